@@ -1,0 +1,1 @@
+//! The MQTT broker: an edge of our own around rumqttd's router.

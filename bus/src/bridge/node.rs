@@ -1,0 +1,1 @@
+//! One node as the registry knows it.

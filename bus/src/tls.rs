@@ -1,0 +1,152 @@
+//! The files of an identity, as rustls takes them.
+//!
+//! A folder holds `ca.pem` (trust anchors), `cert.pem` (end-entity certificate, then intermediates)
+//! and `key.pem`; `certgen` writes it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+/// Why an identity's files can't be used; names the file and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file can't be read.
+    #[error("{} can't be read ({source}): {remedy}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A file holds no PEM of the kind it should.
+    #[error("{} holds no usable {what}: issue it again with certgen", path.display())]
+    NoPem {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+    },
+    /// Certificate and key don't fit, or the certificate can't be used.
+    #[error("the certificate in {} can't be used: {source}", path.display())]
+    Unusable {
+        /// The folder.
+        path: PathBuf,
+        /// What rustls said.
+        source: rustls::Error,
+    },
+}
+
+/// The files of one identity, read.
+#[derive(Debug)]
+pub struct Identity {
+    /// The trust anchors of `ca.pem`, all of them.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// The end-entity certificate, then its intermediates.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The private key.
+    pub key: PrivateKeyDer<'static>,
+    folder: PathBuf,
+}
+
+fn read(path: PathBuf) -> Result<(PathBuf, Vec<u8>), TlsError> {
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok((path, bytes)),
+        Err(source) => {
+            let remedy = match source.kind() {
+                io::ErrorKind::NotFound => "make it with `certgen bundle quickstart`",
+                io::ErrorKind::PermissionDenied => {
+                    "give the user that runs nodebus the right to read it"
+                }
+                _ => "check the path and the disk",
+            };
+            Err(TlsError::Unreadable {
+                path,
+                source,
+                remedy,
+            })
+        }
+    }
+}
+
+fn certificates(path: PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let (path, bytes) = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err(TlsError::NoPem {
+            path,
+            what: "certificate",
+        }),
+    }
+}
+
+impl Identity {
+    /// Reads the files of `folder`.
+    ///
+    /// # Errors
+    /// A file is missing, unreadable or holds something else.
+    pub fn load(folder: &Path) -> Result<Self, TlsError> {
+        let roots = certificates(folder.join("ca.pem"))?;
+        let chain = certificates(folder.join("cert.pem"))?;
+        let (path, key) = read(folder.join("key.pem"))?;
+        let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| TlsError::NoPem {
+            path,
+            what: "private key",
+        })?;
+        Ok(Self {
+            roots,
+            chain,
+            key,
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// The trust anchors as a store.
+    ///
+    /// # Errors
+    /// One of them is not a certificate.
+    pub fn root_store(&self) -> Result<RootCertStore, TlsError> {
+        let mut store = RootCertStore::empty();
+        for root in &self.roots {
+            store
+                .add(root.clone())
+                .map_err(|source| self.unusable(source))?;
+        }
+        Ok(store)
+    }
+
+    /// A configuration that proves this identity and trusts only its own trust anchors.
+    ///
+    /// # Errors
+    /// Certificate and key don't fit each other.
+    pub fn client_config(&self) -> Result<ClientConfig, TlsError> {
+        ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|source| self.unusable(source))?
+            .with_root_certificates(self.root_store()?)
+            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(|source| self.unusable(source))
+    }
+
+    /// Wraps an error of rustls with the folder it is about.
+    #[must_use]
+    pub fn unusable(&self, source: rustls::Error) -> TlsError {
+        TlsError::Unusable {
+            path: self.folder.clone(),
+            source,
+        }
+    }
+}
+
+/// The one crypto provider of the process.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}

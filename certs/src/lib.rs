@@ -1,0 +1,1 @@
+//! The certificates of nodebus and the command certgen.

@@ -1,0 +1,1 @@
+//! Joins CoAP nodes to the bus.

@@ -1,0 +1,2 @@
+//! The binary `nodebus`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Joins WebSocket nodes to the bus.
