@@ -42,12 +42,10 @@ impl Sample {
         if let Some((number, unit)) = number_with_unit(trimmed) {
             return parsed(Value::Number(number), unit);
         }
-        if matches!(trimmed.as_bytes().first(), Some(b'{' | b'['))
-            || matches!(trimmed, "true" | "false")
-        {
-            if let Ok(v) = serde_json::from_str(trimmed) {
-                return parsed(v, None);
-            }
+        let looks_like_json =
+            trimmed.starts_with(['{', '[']) || matches!(trimmed, "true" | "false");
+        if looks_like_json && let Ok(v) = serde_json::from_str(trimmed) {
+            return parsed(v, None);
         }
         Self::plain(Value::String(text.to_owned()))
     }
