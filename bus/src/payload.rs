@@ -8,6 +8,7 @@ use crate::time::Timestamp;
 
 /// Whether something is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// It is there.
@@ -18,6 +19,7 @@ pub enum State {
 
 /// `bridges/<b>/status`; the bridge's Will Message says `offline` without a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct BridgeStatus {
     /// Whether the bridge is connected.
     pub state: State,
@@ -30,13 +32,16 @@ pub struct BridgeStatus {
     pub nodes: u32,
     /// When this was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional, type = "string"))]
     pub ts: Option<Timestamp>,
 }
 
 /// `nodes/<n>`: who the node is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Descriptor {
     /// The level `<n>`.
+    #[cfg_attr(feature = "ts", ts(type = "string"))]
     pub id: NodeId,
     /// What the node calls itself, as it was sent.
     pub uid: String,
@@ -45,25 +50,32 @@ pub struct Descriptor {
     /// What it speaks: `coap`, `websocket`.
     pub protocol: String,
     /// The bridge that owns it.
+    #[cfg_attr(feature = "ts", ts(type = "string"))]
     pub bridge: BridgeId,
     /// Where it is reached, as its protocol writes addresses.
     pub address: String,
     /// Its operating system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
     pub os: Option<String>,
     /// Its board.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
     pub board: Option<String>,
     /// Its processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
     pub mcu: Option<String>,
     /// Who made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
     pub vendor: Option<String>,
     /// The version of its firmware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
     pub version: Option<String>,
     /// When the bridge first heard of it.
+    #[cfg_attr(feature = "ts", ts(type = "string"))]
     pub first_seen: Timestamp,
     /// How often it has started anew since.
     #[serde(default)]
@@ -72,17 +84,20 @@ pub struct Descriptor {
 
 /// `nodes/<n>/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct NodeStatus {
     /// Whether the node gave a sign of life lately.
     pub state: State,
     /// Why the state is what it is: `alive`, `timeout`, `closed`, `restored` ...
     pub reason: String,
     /// The last sign of life.
+    #[cfg_attr(feature = "ts", ts(type = "string"))]
     pub last_seen: Timestamp,
 }
 
 /// One entry of `nodes/<n>/resources`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Resource {
     /// The level `<r>`.
     pub name: String,
@@ -90,29 +105,37 @@ pub struct Resource {
     pub path: String,
     /// Resource types (RFC 6690 section 3.1).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "ts", ts(as = "Option<Vec<String>>", optional))]
     pub rt: Vec<String>,
     /// Interface descriptions (RFC 6690 section 3.2).
     #[serde(default, rename = "if", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "ts", ts(as = "Option<Vec<String>>", optional))]
     pub interfaces: Vec<String>,
     /// Content formats (RFC 7252 section 7.2.1).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "ts", ts(as = "Option<Vec<u16>>", optional))]
     pub ct: Vec<u16>,
     /// Whether it says that it can be observed (RFC 7641 section 6).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
     pub obs: bool,
     /// The greatest size of its representation, in bytes (RFC 6690 section 3.3).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
     pub sz: Option<u64>,
     /// A title for people (RFC 8288 section 3.4.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
     pub title: Option<String>,
     /// What it takes, as far as is known: `get`, `set`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "ts", ts(as = "Option<Vec<Method>>", optional))]
     pub methods: Vec<Method>,
 }
 
 /// What can be done to a resource or to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// Read.
@@ -123,16 +146,20 @@ pub enum Method {
 
 /// `nodes/<n>/res/<r>`: the last value that the node gave.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Reading {
     /// Number, boolean, string or JSON value.
     pub v: Value,
     /// The unit of a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
     pub u: Option<String>,
     /// When the bridge got it.
+    #[cfg_attr(feature = "ts", ts(type = "string"))]
     pub ts: Timestamp,
     /// The text that `v` and `u` were read from, when they are not the text itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
     pub raw: Option<String>,
 }
 
@@ -260,6 +287,7 @@ impl PlainRequest {
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum AckStatus {
     /// The node confirmed.
@@ -274,6 +302,7 @@ pub enum AckStatus {
 
 /// `nodes/<n>/res/<r>/ack` and `nodes/<n>/cmd/<op>/ack`: exactly one for each request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Ack {
     /// The id of the request; null when it had none.
     pub id: Option<String>,
@@ -283,19 +312,23 @@ pub struct Ack {
     pub status: AckStatus,
     /// The node's own answer code, as its protocol writes it (`2.04`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
     pub code: Option<String>,
     /// What the resource holds now, as the node said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
     pub v: Option<Value>,
     /// From the request's arrival at the bridge to its end, in milliseconds.
     pub ms: u64,
     /// The reason in words, when it did not end well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
     pub error: Option<String>,
 }
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum EventType {
     /// A node that the bridge did not know.
@@ -314,17 +347,22 @@ pub enum EventType {
 
 /// `events`: what happened, in order, not retained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "ts", ts(rename = "BusEvent"))]
 pub struct Event {
     /// What happened.
     #[serde(rename = "type")]
     pub kind: EventType,
     /// The node it happened to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional, type = "string"))]
     pub node: Option<NodeId>,
     /// The bridge that saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional, type = "string"))]
     pub bridge: Option<BridgeId>,
     /// When.
+    #[cfg_attr(feature = "ts", ts(type = "string"))]
     pub ts: Timestamp,
     /// More, by kind: `reason`, `resource`, `op`, `status`, `identity` ...
     #[serde(flatten)]

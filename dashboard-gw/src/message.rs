@@ -1,6 +1,6 @@
 //! What the gateway and the page say to each other on `/api/stream`: one JSON object a frame.
 //!
-//! The TypeScript types in `web/src/__generated__/` are made from these (`make generate`).
+//! The TypeScript types in `web/src/__generated__/messages.ts` are made from these (`make generate`).
 //!
 //! The gateway opens with [`ServerMessage::Hello`]. The page answers with
 //! [`ClientMessage::Resume`], and gets either the deltas it missed or a snapshot; from then on a
@@ -10,12 +10,11 @@
 use bus::payload::{Ack, BridgeStatus, Descriptor, Event, NodeStatus, Reading, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use ts_rs::TS;
 
 /// From the gateway to the page.
-#[derive(Debug, Clone, PartialEq, Serialize, TS)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[ts(export)]
 pub enum ServerMessage {
     /// The first frame.
     Hello {
@@ -35,7 +34,6 @@ pub enum ServerMessage {
     /// All there is, in place of all the page knew.
     Snapshot {
         /// The change it is complete up to.
-        #[ts(type = "number")]
         rev: u64,
         /// The gateway's connection to the bus.
         bus: BusState,
@@ -44,13 +42,11 @@ pub enum ServerMessage {
         /// All nodes.
         nodes: Vec<Node>,
         /// The latest events, oldest first, at most 200.
-        #[ts(type = "Array<BusEvent>")]
         events: Vec<Event>,
     },
     /// What changed since the page's `rev`.
     Delta {
         /// The change the page is now complete up to.
-        #[ts(type = "number")]
         rev: u64,
         /// In order; per resource only the latest value.
         changes: Vec<Change>,
@@ -60,15 +56,14 @@ pub enum ServerMessage {
         /// The page's own id for it.
         request: String,
         /// How it ended.
-        #[ts(type = "Ack")]
         ack: Ack,
     },
 }
 
 /// One change; a page applies it by replacing what it had under the same key.
-#[derive(Debug, Clone, PartialEq, Serialize, TS)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[ts(export)]
 pub enum Change {
     /// The gateway's connection to the bus changed.
     Bus {
@@ -100,7 +95,6 @@ pub enum Change {
         /// Which node.
         id: String,
         /// What it is now.
-        #[ts(type = "NodeStatus")]
         status: NodeStatus,
     },
     /// A value came.
@@ -110,20 +104,18 @@ pub enum Change {
         /// Which resource.
         resource: String,
         /// The value.
-        #[ts(type = "Reading")]
         reading: Reading,
     },
     /// Something happened.
     Event {
         /// What.
-        #[ts(type = "BusEvent")]
         event: Event,
     },
 }
 
 /// The gateway's connection to the bus.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, TS)]
-#[ts(export)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct BusState {
     /// Whether it stands.
     pub connected: bool,
@@ -132,48 +124,42 @@ pub struct BusState {
 }
 
 /// A bridge as the page gets it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, TS)]
-#[ts(export)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Bridge {
     /// Its name.
     pub id: String,
     /// What it last said, or its Will.
-    #[ts(type = "BridgeStatus")]
     pub status: BridgeStatus,
 }
 
 /// A node as the page gets it. A node whose bridge is offline is in an unknown state, whatever
 /// `status` says.
-#[derive(Debug, Clone, PartialEq, Serialize, TS)]
-#[ts(export)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Node {
     /// The level of its topics.
     pub id: String,
     /// Who it is; none until its descriptor came.
-    #[ts(type = "Descriptor | null")]
     pub descriptor: Option<Descriptor>,
     /// Whether it is there; none until its status came.
-    #[ts(type = "NodeStatus | null")]
     pub status: Option<NodeStatus>,
     /// What it has.
-    #[ts(type = "Array<Resource>")]
     pub resources: Vec<Resource>,
     /// The last value of each resource, by the resource's name.
-    #[ts(type = "Record<string, Reading>")]
     pub values: std::collections::BTreeMap<String, Reading>,
 }
 
 /// From the page to the gateway.
-#[derive(Debug, Clone, PartialEq, Deserialize, TS)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-#[ts(export)]
 pub enum ClientMessage {
     /// The answer to hello: where the page stands; both absent when it knows nothing.
     Resume {
         /// The stream that the page's state is from.
         stream: Option<String>,
         /// The change it is complete up to.
-        #[ts(type = "number | null")]
         rev: Option<u64>,
     },
     /// Write a resource. Exactly one `ack` follows.
@@ -185,7 +171,6 @@ pub enum ClientMessage {
         /// Which resource.
         resource: String,
         /// What to write.
-        #[ts(type = "unknown")]
         value: Value,
     },
     /// Read a resource from the node now. Exactly one `ack` follows.
