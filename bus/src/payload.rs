@@ -277,6 +277,10 @@ impl PlainRequest {
         if text.is_empty() {
             return Ok(Self::default());
         }
+        // serde would take an array for the object.
+        if !text.starts_with('{') {
+            return Err(InvalidRequest::WrongShape);
+        }
         let request: Self = serde_json::from_str(text).map_err(|_| InvalidRequest::WrongShape)?;
         Ok(Self {
             id: checked_id(request.id)?,

@@ -9,8 +9,10 @@
 //!
 //! A driver never sees a topic, and this module never sees a CoAP message or a WebSocket frame.
 
+mod metrics;
 mod node;
 pub mod registry;
+mod request;
 pub mod runtime;
 pub mod value;
 

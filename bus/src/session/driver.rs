@@ -134,6 +134,12 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the outbox has room now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.0.state().outbox.is_full()
+    }
+
     /// Completes when the outbox has room or the session has ended. Cancel safe.
     pub async fn room(&self) {
         self.until(|state| state.ended || !state.outbox.is_full())

@@ -1,0 +1,452 @@
+//! The bridge machine: which nodes there are, how they are, and what is asked of them.
+//!
+//! Inputs are `handle_*`, each with the time. After each input drain [`Registry::poll_publication`]
+//! as far as the session has room, [`Registry::poll_order`], and ask [`Registry::poll_timeout`] when
+//! [`Registry::handle_timeout`] is due. Time must not go back.
+//!
+//! What it refuses to do: it keeps no values that the bus does not want (while the bus is away only
+//! the latest value of each resource is kept), and it never publishes on a topic of a node that
+//! another bridge owns.
+
+mod commands;
+mod output;
+mod restore;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use super::metrics::{Metrics, Reason};
+use super::node::{self, Node};
+use super::request::Requests;
+use super::{BridgeConfig, Order, Report, Sample, Uid};
+use crate::admin::Admin;
+use crate::id::NodeId;
+use crate::payload::{BridgeStatus, Event, EventType, Resource, State};
+use crate::session::{Message, Publication};
+use crate::time::{Now, Timestamp};
+use crate::topic::Topic;
+use output::Output;
+pub use restore::{RESTORE_TIMEOUT, filters, restore_filters};
+
+/// The bridge's own status follows the number of its nodes after so long at the most.
+const STATUS_DELAY: Duration = Duration::from_secs(1);
+
+/// Who has a level of `nodes/<n>`.
+#[derive(Debug)]
+enum Holder {
+    Ours(Uid),
+    Other { uid: String, protocol: String },
+}
+
+/// The machine. See the module for the order of calls.
+#[derive(Debug)]
+pub struct Registry {
+    config: BridgeConfig,
+    nodes: HashMap<Uid, Node>,
+    ids: HashMap<NodeId, Holder>,
+    timers: BTreeSet<(Instant, Uid)>,
+    requests: Requests,
+    output: Output,
+    orders: VecDeque<Order>,
+    status_due: Option<Instant>,
+    restoring: bool,
+    metrics: Metrics,
+}
+
+impl Registry {
+    /// A bridge that knows no nodes yet; see [`Registry::is_restoring`].
+    #[must_use]
+    pub fn new(config: BridgeConfig) -> Self {
+        Self {
+            config,
+            nodes: HashMap::new(),
+            ids: HashMap::new(),
+            timers: BTreeSet::new(),
+            requests: Requests::default(),
+            output: Output::default(),
+            orders: VecDeque::new(),
+            status_due: None,
+            restoring: true,
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// Announces the counters.
+    pub fn register_metrics(&self, admin: &Admin) {
+        self.metrics.register(admin, self.config.protocol);
+    }
+
+    /// The Will Message, and the last publication of a clean stop: the bridge is offline.
+    #[must_use]
+    pub fn offline(config: &BridgeConfig, ts: Option<Timestamp>) -> Publication {
+        Self::status(config, State::Offline, 0, ts)
+    }
+
+    fn status(
+        config: &BridgeConfig,
+        state: State,
+        nodes: usize,
+        ts: Option<Timestamp>,
+    ) -> Publication {
+        let status = BridgeStatus {
+            state,
+            protocol: config.protocol.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            nodes: u32::try_from(nodes).unwrap_or(u32::MAX),
+            ts,
+        };
+        let topic = config.base.topic(&Topic::BridgeStatus(config.name.clone()));
+        Publication::retained(topic, serde_json::to_vec(&status).unwrap_or_default())
+    }
+
+    /// The session stands; the bus may know nothing of us.
+    pub fn handle_connected(&mut self, now: Now) {
+        let first = Self::status(
+            &self.config,
+            State::Online,
+            self.nodes.len(),
+            Some(now.wall),
+        );
+        self.output.connect(first, self.nodes.keys().cloned());
+    }
+
+    /// The session is lost.
+    pub fn handle_disconnected(&mut self) {
+        self.output.disconnect();
+    }
+
+    /// A message of one of our subscriptions.
+    pub fn handle_message(&mut self, message: &Message, now: Now) {
+        let Some(topic) = self.config.base.parse(&message.topic) else {
+            return;
+        };
+        match topic {
+            Topic::Node(id) => self.restore_descriptor(&id, message, now),
+            Topic::NodeStatus(id) => self.restore_status(&id, message, now),
+            Topic::Resources(id) => self.restore_resources(&id, message),
+            Topic::BridgeStatus(_) => self.finish_restoring(),
+            topic @ (Topic::Set(..) | Topic::Get(..) | Topic::Command(..)) => {
+                self.handle_request(topic, message, now);
+            }
+            Topic::Reading(..) | Topic::Ack(..) | Topic::CommandAck(..) | Topic::Events => {}
+        }
+    }
+
+    /// What the driver tells.
+    pub fn handle_report(&mut self, report: Report, now: Now) {
+        match report {
+            Report::Announce {
+                uid,
+                address,
+                reset,
+            } => self.announce(uid, address, reset, now),
+            Report::Seen { uid } => self.seen(&uid, now),
+            Report::Resources { uid, resources } => self.resources(&uid, resources, now),
+            Report::Reading {
+                uid,
+                path,
+                sample,
+                ts,
+            } => self.reading(&uid, &path, sample, ts, now),
+            Report::Lost { uid, reason } => self.lost(&uid, reason, now),
+            Report::Answer { id, answer } => self.handle_answer(id, &answer, now),
+        }
+    }
+
+    /// Some deadline has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(id) = self.requests.expired(now.mono) {
+            self.time_out(id, now);
+        }
+        while let Some((at, _)) = self.timers.first()
+            && *at <= now.mono
+        {
+            let Some((_, uid)) = self.timers.pop_first() else {
+                break;
+            };
+            self.handle_node_timer(&uid, now);
+        }
+        if self.status_due.is_some_and(|due| due <= now.mono) {
+            self.status_due = None;
+            if self.output.is_connected() {
+                let status = Self::status(
+                    &self.config,
+                    State::Online,
+                    self.nodes.len(),
+                    Some(now.wall),
+                );
+                self.output.passing(status, &self.metrics);
+            }
+        }
+    }
+
+    /// When [`Registry::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.requests.next_deadline(), self.status_due]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The next message to publish; none while the bus is away.
+    pub fn poll_publication(&mut self) -> Option<Publication> {
+        loop {
+            if let Some(publication) = self.output.pop() {
+                return Some(publication);
+            }
+            let uid = self.output.pop_stale()?;
+            if let Some(node) = self.nodes.get_mut(&uid) {
+                self.output.extend(node.publish_all(&self.config.base));
+            }
+        }
+    }
+
+    /// Whether [`Registry::poll_order`] has an order.
+    #[must_use]
+    pub fn has_orders(&self) -> bool {
+        !self.orders.is_empty()
+    }
+
+    /// The next order for the driver. Requests wait here up to [`ORDER_QUEUE`](super::ORDER_QUEUE).
+    pub fn poll_order(&mut self) -> Option<Order> {
+        self.orders.pop_front()
+    }
+
+    fn announce(&mut self, uid: Uid, address: String, reset: bool, now: Now) {
+        let base = &self.config.base;
+        if let Some(node) = self.nodes.get_mut(&uid) {
+            let moved = node.descriptor.address != address;
+            node.descriptor.address = address;
+            node.descriptor.epoch += u32::from(reset);
+            if moved || reset {
+                self.output
+                    .state(&uid, node.publish_descriptor(base), &self.metrics);
+            }
+            if reset {
+                self.event(EventType::NodeReset, &uid, [], now);
+            }
+            self.seen(&uid, now);
+            return;
+        }
+        if self.nodes.len() >= self.config.max_nodes {
+            self.metrics.dropped(Reason::TooManyNodes);
+            return;
+        }
+        let id = self.free_id(&uid);
+        let node = Node::new(node::descriptor(id, &uid, address, &self.config, now), now);
+        tracing::info!(node.id = %node.descriptor.id, node.uid = %uid, "node is new");
+        self.insert(uid.clone(), node);
+        self.publish_whole(&uid);
+        self.event(EventType::NodeNew, &uid, [], now);
+        self.status_due.get_or_insert(now.mono + STATUS_DELAY);
+    }
+
+    fn insert(&mut self, uid: Uid, node: Node) {
+        self.ids
+            .insert(node.descriptor.id.clone(), Holder::Ours(uid.clone()));
+        self.nodes.insert(uid.clone(), node);
+        self.metrics
+            .nodes
+            .set(i64::try_from(self.nodes.len()).unwrap_or(i64::MAX));
+        self.schedule(&uid);
+    }
+
+    /// The level for a uid: free, or held elsewhere for this very node, which has come over to us.
+    fn free_id(&self, uid: &Uid) -> NodeId {
+        let wanted = NodeId::from_text(uid.as_str());
+        let usable = |id: &NodeId| match self.ids.get(id) {
+            None => true,
+            Some(Holder::Ours(holder)) => holder == uid,
+            Some(Holder::Other {
+                uid: other,
+                protocol,
+            }) => other == uid.as_str() && protocol == self.config.protocol,
+        };
+        if usable(&wanted) {
+            return wanted;
+        }
+        let mut n = 2;
+        loop {
+            let id = wanted.numbered(n);
+            if usable(&id) {
+                return id;
+            }
+            n += 1;
+        }
+    }
+
+    fn seen(&mut self, uid: &Uid, now: Now) {
+        let Some(node) = self.nodes.get_mut(uid) else {
+            self.metrics.dropped(Reason::UnknownNode);
+            return;
+        };
+        if node.seen(now) {
+            self.output
+                .state(uid, node.publish_status(&self.config.base), &self.metrics);
+        }
+        self.schedule(uid);
+    }
+
+    fn resources(&mut self, uid: &Uid, resources: Vec<Resource>, now: Now) {
+        self.seen(uid, now);
+        let Some(node) = self.nodes.get_mut(uid) else {
+            return;
+        };
+        let change = node.list(resources);
+        for _ in 0..change.refused {
+            self.metrics.dropped(Reason::TooManyResources);
+        }
+        for resource in change.gone {
+            let topic = Topic::Reading(node.descriptor.id.clone(), resource);
+            let removal = Publication::retained(self.config.base.topic(&topic), Vec::new());
+            self.output.passing(removal, &self.metrics);
+        }
+        if change.changed {
+            self.output.state(
+                uid,
+                node.publish_resources(&self.config.base),
+                &self.metrics,
+            );
+        }
+    }
+
+    fn reading(&mut self, uid: &Uid, path: &str, sample: Sample, ts: Timestamp, now: Now) {
+        self.seen(uid, now);
+        let Some(node) = self.nodes.get_mut(uid) else {
+            return;
+        };
+        let Some(change) = node.reading(path, sample, ts) else {
+            self.metrics.dropped(Reason::TooManyResources);
+            return;
+        };
+        self.metrics.readings.inc();
+        let base = &self.config.base;
+        if change.facts_changed {
+            self.output
+                .state(uid, node.publish_descriptor(base), &self.metrics);
+        }
+        if change.new_resource {
+            self.output
+                .state(uid, node.publish_resources(base), &self.metrics);
+        }
+        if let Some(reading) = node.publish_reading(base, &change.id) {
+            self.output.state(uid, reading, &self.metrics);
+        }
+    }
+
+    fn lost(&mut self, uid: &Uid, reason: &'static str, now: Now) {
+        let Some(node) = self.nodes.get_mut(uid) else {
+            return;
+        };
+        if !node.lost(reason) {
+            return;
+        }
+        tracing::info!(node.id = %node.descriptor.id, reason, "node is offline");
+        self.output
+            .state(uid, node.publish_status(&self.config.base), &self.metrics);
+        self.event(EventType::NodeLost, uid, [("reason", reason.into())], now);
+        self.schedule(uid);
+        for id in self.requests.of(uid) {
+            self.fail_request(id, "the node went offline", now);
+        }
+    }
+
+    fn forget(&mut self, uid: &Uid, now: Now) {
+        self.event(EventType::NodeForgotten, uid, [], now);
+        let Some(node) = self.nodes.remove(uid) else {
+            return;
+        };
+        tracing::info!(node.id = %node.descriptor.id, "node is forgotten");
+        if let Some(at) = node.timer {
+            self.timers.remove(&(at, uid.clone()));
+        }
+        self.ids.remove(&node.descriptor.id);
+        self.output.forget(uid);
+        for removal in node.publish_removal(&self.config.base) {
+            self.output.passing(removal, &self.metrics);
+        }
+        self.metrics
+            .nodes
+            .set(i64::try_from(self.nodes.len()).unwrap_or(i64::MAX));
+        self.status_due.get_or_insert(now.mono + STATUS_DELAY);
+        self.orders.push_back(Order::Forget { uid: uid.clone() });
+        for id in self.requests.of(uid) {
+            self.fail_request(id, "the node was forgotten", now);
+        }
+    }
+
+    /// One timer stands for a node; it is moved only when it must fire earlier, and moves itself on
+    /// when it fires too early.
+    fn schedule(&mut self, uid: &Uid) {
+        let Some(node) = self.nodes.get_mut(uid) else {
+            return;
+        };
+        let wanted = node.deadline(&self.config);
+        let earlier = match (wanted, node.timer) {
+            (Some(wanted), Some(set)) => wanted < set,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if earlier {
+            if let Some(at) = node.timer.take() {
+                self.timers.remove(&(at, uid.clone()));
+            }
+            node.timer = wanted;
+            self.timers.extend(wanted.map(|at| (at, uid.clone())));
+        }
+    }
+
+    fn handle_node_timer(&mut self, uid: &Uid, now: Now) {
+        let Some(node) = self.nodes.get_mut(uid) else {
+            return;
+        };
+        node.timer = None;
+        match node.deadline(&self.config) {
+            Some(due) if due > now.mono => self.schedule(uid),
+            Some(_) if node.state == State::Online => self.lost(uid, "timeout", now),
+            Some(_) => self.forget(uid, now),
+            None => {}
+        }
+    }
+
+    fn publish_whole(&mut self, uid: &Uid) {
+        let Some(node) = self.nodes.get_mut(uid) else {
+            return;
+        };
+        for publication in node.publish_all(&self.config.base) {
+            self.output.state(uid, publication, &self.metrics);
+        }
+    }
+
+    fn event<const N: usize>(
+        &mut self,
+        kind: EventType,
+        uid: &Uid,
+        detail: [(&str, Value); N],
+        now: Now,
+    ) {
+        let node = self.nodes.get(uid).map(|node| node.descriptor.id.clone());
+        let detail: Map<String, Value> = detail
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
+        let bridge = Some(self.config.name.clone());
+        let event = Event {
+            kind,
+            node,
+            bridge,
+            ts: now.wall,
+            detail,
+        };
+        let payload = serde_json::to_vec(&event).unwrap_or_default();
+        let topic = self.config.base.topic(&Topic::Events);
+        self.output
+            .passing(Publication::passing(topic, payload), &self.metrics);
+    }
+}
