@@ -1,1 +1,32 @@
-//! The certificates of nodebus and the command certgen.
+//! The certificates of nodebus: an authority, and one identity for every part and person.
+//!
+//! Every client of the bus proves who it is by a certificate whose URI SAN `urn:nodebus:<role>:<name>`
+//! names its role; this crate makes them, and the command `certgen` is its face. [`quickstart`] is
+//! the entry for `nodebus up`.
+//!
+//! It refuses to overwrite the key of an authority, to print a secret, and to issue anything that
+//! outlives the authority.
+
+#![warn(missing_docs)]
+
+mod authority;
+mod bundle;
+mod certificate;
+mod error;
+mod files;
+mod folder;
+mod index;
+mod name;
+mod pki;
+mod profile;
+mod role;
+mod surroundings;
+
+pub use bundle::{Bundle, quickstart, quickstart_in};
+pub use certificate::Certificate;
+pub use error::Error;
+pub use index::Entry;
+pub use name::{Identity, Name, San};
+pub use pki::{Existing, Initialised, Issued, Outcome, Pki, Reason, Request};
+pub use role::Role;
+pub use surroundings::Surroundings;

@@ -1,0 +1,130 @@
+//! Files that are either wholly there or not at all, with the mode they need from their first byte.
+//!
+//! Whoever writes holds the [`Lock`]; so a leftover of an interrupted run can only be rubbish.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+
+/// A private key: for its owner only.
+pub(crate) const SECRET: u32 = 0o600;
+/// A certificate: for everyone who may enter the folder.
+pub(crate) const PUBLIC: u32 = 0o644;
+
+/// Makes a folder and its parents, each for its owner only; one that exists stays as it is.
+pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| match source.kind() {
+            // With `recursive` only something else than a folder can be in the way.
+            io::ErrorKind::AlreadyExists => {
+                Error::file("made", path, io::Error::from(io::ErrorKind::NotADirectory))
+            }
+            _ => Error::file("made", path, source),
+        })
+}
+
+/// Reads a file as text; `None` when there is none.
+pub(crate) fn read(path: &Path) -> Result<Option<String>, Error> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(source) => match source.kind() {
+            io::ErrorKind::NotFound => Ok(None),
+            // Not UTF-8: whatever it is, it is no PEM; the caller's parser says so.
+            io::ErrorKind::InvalidData => Ok(Some(String::new())),
+            _ => Err(Error::file("read", path, source)),
+        },
+    }
+}
+
+/// Makes what happened to the entries of a folder last through a power failure.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), Error> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| Error::file("written", path, source))
+}
+
+/// Creates a file that must not exist, with exactly this mode, and writes it to the disk.
+pub(crate) fn create(path: &Path, mode: u32, content: &str) -> Result<(), Error> {
+    let write = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path)?;
+        // The umask may have taken bits away.
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|source| Error::file("written", path, source))
+}
+
+/// The name beside `path` under which its next content is prepared.
+fn draft(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("..{name}.new"))
+}
+
+fn remove_leftover(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::file("removed", path, source))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn put_in_place(draft: &Path, path: &Path) -> Result<(), Error> {
+    std::fs::rename(draft, path).map_err(|source| Error::file("written", path, source))?;
+    match path.parent() {
+        Some(folder) => sync_folder(folder),
+        None => Ok(()),
+    }
+}
+
+/// Replaces a file: readers see the old content or the new one, never a part.
+pub(crate) fn replace(path: &Path, mode: u32, content: &str) -> Result<(), Error> {
+    let draft = draft(path);
+    remove_leftover(&draft)?;
+    create(&draft, mode, content)?;
+    put_in_place(&draft, path)
+}
+
+/// Points the symbolic link `path` at `target` in one step, whatever `path` was before.
+pub(crate) fn replace_link(path: &Path, target: &str) -> Result<(), Error> {
+    let draft = draft(path);
+    remove_leftover(&draft)?;
+    symlink(target, &draft).map_err(|source| Error::file("written", &draft, source))?;
+    put_in_place(&draft, path)
+}
+
+/// Keeps a second certgen out of the same PKI. Released on drop, and by the system when the
+/// process dies.
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock of the PKI in `dir`, after whoever holds it.
+    pub(crate) fn acquire(dir: &Path) -> Result<Self, Error> {
+        make_folder(dir)?;
+        let path = dir.join(".lock");
+        let open = || {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(SECRET)
+                .open(&path)?;
+            file.lock()?;
+            Ok(Self { _file: file })
+        };
+        open().map_err(|source| Error::file("locked", &path, source))
+    }
+}

@@ -1,0 +1,412 @@
+//! A folder of certificates: an authority and everything it issued.
+//!
+//! ```text
+//! <dir>/ca/{ca.pem,ca.key,index.json}
+//! <dir>/<role>/<name>/{ca.pem,cert.pem,key.pem}
+//! ```
+//!
+//! Asking twice changes nothing: a request that what exists fulfils is answered with what exists.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::authority::Authority;
+use crate::certificate::Certificate;
+use crate::error::Error;
+use crate::files::Lock;
+use crate::folder::{self, Content, Found};
+use crate::index;
+use crate::name::{Identity, Name, San};
+use crate::profile::{self, Serial};
+use crate::role::Role;
+use crate::surroundings::Surroundings;
+
+/// A folder of certificates, which need not exist yet.
+#[derive(Debug, Clone)]
+pub struct Pki {
+    dir: PathBuf,
+}
+
+/// What happened to something that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was made.
+    Created,
+    /// It was there.
+    Unchanged,
+    /// It was there and was replaced.
+    Replaced(Reason),
+}
+
+/// Why something that was there was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Its files were incomplete or don't fit each other.
+    Damaged,
+    /// It was signed by another authority than the one here.
+    OtherAuthority,
+    /// It has expired.
+    Expired,
+    /// Two thirds of its life are over.
+    Due,
+    /// It lacked an address under which it is reached.
+    Address,
+    /// It was asked for with `--force`.
+    Forced,
+}
+
+/// A certificate authority that exists now.
+#[derive(Debug, Clone, Serialize)]
+pub struct Initialised {
+    /// Whether it existed before.
+    pub outcome: Outcome,
+    /// Where it is.
+    pub folder: PathBuf,
+    /// Whether its key is here too, so that certificates can be signed.
+    pub has_key: bool,
+    /// Its certificate.
+    pub certificate: Certificate,
+}
+
+/// A certificate that exists now.
+#[derive(Debug, Clone, Serialize)]
+pub struct Issued {
+    /// Whether it existed before.
+    pub outcome: Outcome,
+    /// Whose it is.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// Where `ca.pem`, `cert.pem` and `key.pem` are.
+    pub folder: PathBuf,
+    /// What it says.
+    pub certificate: Certificate,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// For whom.
+    pub identity: Identity,
+    /// Addresses beyond those that the role has by itself.
+    pub sans: Vec<San>,
+    /// Days of validity; the role's own when `None`.
+    pub days: Option<u32>,
+    /// What to do with a certificate that exists and differs.
+    pub existing: Existing,
+}
+
+/// What to do with a certificate that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Keep it, and refuse a request that it doesn't fulfil.
+    Keep,
+    /// Keep it, but renew it in time and add addresses that it lacks.
+    Maintain,
+    /// Replace it.
+    Replace,
+}
+
+/// What to do about a request.
+enum Decision {
+    Keep(Certificate),
+    Issue(Outcome, Vec<San>),
+}
+
+impl Pki {
+    /// The PKI in `dir`.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The folder of the PKI.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The folder of the authority.
+    #[must_use]
+    pub fn authority_folder(&self) -> PathBuf {
+        self.dir.join("ca")
+    }
+
+    /// The folder of an identity.
+    #[must_use]
+    pub fn folder(&self, identity: &Identity) -> PathBuf {
+        self.dir
+            .join(identity.role.as_str())
+            .join(identity.name.as_str())
+    }
+
+    /// Makes sure that there is a certificate authority.
+    ///
+    /// # Errors
+    /// The files of an existing one are damaged, or the system refuses to read or write.
+    pub fn init(&self, surroundings: &mut Surroundings) -> Result<Initialised, Error> {
+        if let Some(authority) = Authority::load(&self.authority_folder())? {
+            return Ok(self.initialised(Outcome::Unchanged, &authority));
+        }
+        let _lock = Lock::acquire(&self.dir)?;
+        // Another certgen may have made it meanwhile.
+        if let Some(authority) = Authority::load(&self.authority_folder())? {
+            return Ok(self.initialised(Outcome::Unchanged, &authority));
+        }
+        let authority = Authority::create(&self.authority_folder(), surroundings)?;
+        Ok(self.initialised(Outcome::Created, &authority))
+    }
+
+    fn initialised(&self, outcome: Outcome, authority: &Authority) -> Initialised {
+        Initialised {
+            outcome,
+            folder: self.authority_folder(),
+            has_key: authority.has_key(),
+            certificate: authority.certificate.clone(),
+        }
+    }
+
+    /// Makes sure that there is the certificate that `request` asks for.
+    ///
+    /// # Errors
+    /// There is no authority, its key is elsewhere or it has expired; what exists differs from the
+    /// request ([`Error::Differs`]); or the system refuses to read or write.
+    pub fn issue(
+        &self,
+        request: &Request,
+        surroundings: &mut Surroundings,
+    ) -> Result<Issued, Error> {
+        // What needs no writing needs no lock, and works in a folder that can only be read.
+        let authority = self.authority()?;
+        if let Decision::Keep(certificate) = self.decide(request, &authority, surroundings)? {
+            return Ok(self.issued(Outcome::Unchanged, request, certificate));
+        }
+        let _lock = Lock::acquire(&self.dir)?;
+        let authority = self.authority()?;
+        match self.decide(request, &authority, surroundings)? {
+            Decision::Keep(certificate) => {
+                Ok(self.issued(Outcome::Unchanged, request, certificate))
+            }
+            Decision::Issue(outcome, sans) => {
+                let certificate = self.sign(request, &sans, &authority, surroundings)?;
+                Ok(self.issued(outcome, request, certificate))
+            }
+        }
+    }
+
+    fn issued(&self, outcome: Outcome, request: &Request, certificate: Certificate) -> Issued {
+        Issued {
+            outcome,
+            folder: self.folder(&request.identity),
+            identity: request.identity.clone(),
+            certificate,
+        }
+    }
+
+    fn authority(&self) -> Result<Authority, Error> {
+        Authority::load(&self.authority_folder())?.ok_or_else(|| Error::NoAuthority {
+            dir: self.dir.clone(),
+        })
+    }
+
+    /// Compares what is asked for with what is there.
+    fn decide(
+        &self,
+        request: &Request,
+        authority: &Authority,
+        surroundings: &Surroundings,
+    ) -> Result<Decision, Error> {
+        let Identity { role, name } = &request.identity;
+        let mut wanted = role.default_sans(name, surroundings.hostname.as_deref());
+        for san in &request.sans {
+            if !wanted.contains(san) {
+                wanted.push(san.clone());
+            }
+        }
+        let (found, existing) = match folder::read(&self.folder(&request.identity))? {
+            Found::Nothing => {
+                self.refuse_other_role(request)?;
+                return Ok(Decision::Issue(Outcome::Created, wanted));
+            }
+            Found::Damaged => (Some(Reason::Damaged), None),
+            Found::Whole(existing) => (
+                reason_to_replace(&existing, &wanted, authority, surroundings.now),
+                Some(*existing),
+            ),
+        };
+        let reason = match (request.existing, found) {
+            (Existing::Replace, _) => Some(Reason::Forced),
+            (Existing::Maintain, reason) => reason,
+            (Existing::Keep, reason) => {
+                refuse_unusable(request, reason)?;
+                None
+            }
+        };
+        match (reason, existing) {
+            (None, Some(existing)) => {
+                refuse_other_addresses(request, &wanted, &existing)?;
+                Ok(Decision::Keep(existing))
+            }
+            (reason, existing) => {
+                // Maintenance takes no address away; a replacement is what was asked for.
+                let kept = existing.filter(|_| request.existing == Existing::Maintain);
+                for san in kept.into_iter().flat_map(|existing| existing.sans) {
+                    if !wanted.contains(&san) {
+                        wanted.push(san);
+                    }
+                }
+                let reason = reason.unwrap_or(Reason::Damaged);
+                Ok(Decision::Issue(Outcome::Replaced(reason), wanted))
+            }
+        }
+    }
+
+    /// One name for a bridge and a viewer is most likely a slip.
+    fn refuse_other_role(&self, request: &Request) -> Result<(), Error> {
+        let Identity { role, name } = &request.identity;
+        if request.existing != Existing::Keep {
+            return Ok(());
+        }
+        match self.find(name)?.first() {
+            Some(other) => Err(Error::Differs {
+                what: name.to_string(),
+                difference: format!("it is a {}, not a {role}", other.role),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The identities called `name`, of whatever role.
+    ///
+    /// # Errors
+    /// The system refuses to read a file.
+    pub fn find(&self, name: &Name) -> Result<Vec<Identity>, Error> {
+        let mut found = Vec::new();
+        for role in Role::ALL {
+            let identity = Identity {
+                role,
+                name: name.clone(),
+            };
+            if !matches!(folder::read(&self.folder(&identity))?, Found::Nothing) {
+                found.push(identity);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Everything that was ever issued here, oldest first.
+    ///
+    /// # Errors
+    /// The list can't be read or is damaged.
+    pub fn index(&self) -> Result<Vec<index::Entry>, Error> {
+        index::read(&self.index_path())
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.authority_folder().join("index.json")
+    }
+
+    /// Signs and writes a certificate. Needs the lock.
+    fn sign(
+        &self,
+        request: &Request,
+        sans: &[San],
+        authority: &Authority,
+        surroundings: &mut Surroundings,
+    ) -> Result<Certificate, Error> {
+        let now = surroundings.now;
+        if authority.certificate.has_expired(now) {
+            return Err(Error::AuthorityExpired {
+                dir: self.dir.clone(),
+            });
+        }
+        let identity = &request.identity;
+        let days = request.days.unwrap_or(identity.role.default_days());
+        let serial = Serial::random(&mut surroundings.rng);
+        let ca_end = authority.certificate.not_after;
+        let params = profile::end_entity(identity, sans, days, serial, now, ca_end)?;
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let Some(cert) = authority.sign(&params, &key)? else {
+            return Err(Error::NoAuthorityKey {
+                path: self.authority_folder().join("ca.key"),
+            });
+        };
+        let folder = self.folder(identity);
+        let certificate = Certificate::first_from_pem(&cert, &folder.join("cert.pem"))?;
+        index::add(&self.index_path(), identity, &certificate, now)?;
+        let content = Content {
+            ca: &authority.pem,
+            cert: &cert,
+            key: &key.serialize_pem(),
+        };
+        folder::write(&folder, &serial.to_hex(), &content)?;
+        Ok(certificate)
+    }
+}
+
+/// Why a certificate should be replaced, the gravest reason first; `None` when all is well.
+fn reason_to_replace(
+    existing: &Certificate,
+    wanted: &[San],
+    authority: &Authority,
+    now: OffsetDateTime,
+) -> Option<Reason> {
+    // Nothing outlives its authority, so there renewing would not help.
+    let can_be_longer = existing.not_after < authority.certificate.not_after;
+    if !existing.is_signed_by(&authority.certificate) {
+        Some(Reason::OtherAuthority)
+    } else if existing.has_expired(now) {
+        Some(Reason::Expired)
+    } else if existing.is_due(now) && can_be_longer {
+        Some(Reason::Due)
+    } else if wanted.iter().any(|san| !existing.sans.contains(san)) {
+        Some(Reason::Address)
+    } else {
+        None
+    }
+}
+
+/// What can't be used is no answer to a request, and replacing it was not asked for.
+fn refuse_unusable(request: &Request, reason: Option<Reason>) -> Result<(), Error> {
+    let difference = match reason {
+        Some(Reason::Damaged) => "its files are incomplete or don't fit each other",
+        Some(Reason::OtherAuthority) => "another authority than the one here signed it",
+        Some(Reason::Expired) => "it has expired",
+        Some(Reason::Due | Reason::Address | Reason::Forced) | None => return Ok(()),
+    };
+    Err(Error::Differs {
+        what: request.identity.to_string(),
+        difference: difference.to_owned(),
+    })
+}
+
+/// A request that names addresses must get exactly these; one that names none takes what exists.
+fn refuse_other_addresses(
+    request: &Request,
+    wanted: &[San],
+    existing: &Certificate,
+) -> Result<(), Error> {
+    if request.sans.is_empty() || request.existing != Existing::Keep {
+        return Ok(());
+    }
+    let list = |left: &[San], right: &[San]| -> Vec<String> {
+        let missing = left.iter().filter(|san| !right.contains(san));
+        missing.map(ToString::to_string).collect()
+    };
+    let lacks = list(wanted, &existing.sans);
+    let extra = list(&existing.sans, wanted);
+    let difference = match (lacks.is_empty(), extra.is_empty()) {
+        (true, true) => return Ok(()),
+        (false, true) => format!("it lacks {}", lacks.join(", ")),
+        (true, false) => format!("it has {} too", extra.join(", ")),
+        (false, false) => format!("it has {} and lacks {}", extra.join(", "), lacks.join(", ")),
+    };
+    Err(Error::Differs {
+        what: request.identity.to_string(),
+        difference,
+    })
+}
