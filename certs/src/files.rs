@@ -111,10 +111,10 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock of the PKI in `dir`, after whoever holds it.
-    pub(crate) fn acquire(dir: &Path) -> Result<Self, Error> {
-        make_folder(dir)?;
-        let path = dir.join(".lock");
+    /// Takes the lock in the authority's folder, after whoever holds it.
+    pub(crate) fn acquire(folder: &Path) -> Result<Self, Error> {
+        make_folder(folder)?;
+        let path = folder.join(".lock");
         let open = || {
             let file = OpenOptions::new()
                 .write(true)

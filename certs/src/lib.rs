@@ -12,6 +12,7 @@
 mod authority;
 mod bundle;
 mod certificate;
+mod decision;
 mod error;
 mod files;
 mod folder;

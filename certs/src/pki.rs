@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::Serialize;
-use time::OffsetDateTime;
 
 use crate::authority::Authority;
 use crate::certificate::Certificate;
+use crate::decision::{self, Decision};
 use crate::error::Error;
 use crate::files::Lock;
 use crate::folder::{self, Content, Found};
@@ -111,12 +111,6 @@ pub enum Existing {
     Replace,
 }
 
-/// What to do about a request.
-enum Decision {
-    Keep(Certificate),
-    Issue(Outcome, Vec<San>),
-}
-
 impl Pki {
     /// The PKI in `dir`.
     #[must_use]
@@ -152,7 +146,7 @@ impl Pki {
         if let Some(authority) = Authority::load(&self.authority_folder())? {
             return Ok(self.initialised(Outcome::Unchanged, &authority));
         }
-        let _lock = Lock::acquire(&self.dir)?;
+        let _lock = Lock::acquire(&self.authority_folder())?;
         // Another certgen may have made it meanwhile.
         if let Some(authority) = Authority::load(&self.authority_folder())? {
             return Ok(self.initialised(Outcome::Unchanged, &authority));
@@ -185,7 +179,7 @@ impl Pki {
         if let Decision::Keep(certificate) = self.decide(request, &authority, surroundings)? {
             return Ok(self.issued(Outcome::Unchanged, request, certificate));
         }
-        let _lock = Lock::acquire(&self.dir)?;
+        let _lock = Lock::acquire(&self.authority_folder())?;
         let authority = self.authority()?;
         match self.decide(request, &authority, surroundings)? {
             Decision::Keep(certificate) => {
@@ -222,47 +216,12 @@ impl Pki {
     ) -> Result<Decision, Error> {
         let Identity { role, name } = &request.identity;
         let mut wanted = role.default_sans(name, surroundings.hostname.as_deref());
-        for san in &request.sans {
-            if !wanted.contains(san) {
-                wanted.push(san.clone());
-            }
+        decision::add_missing(&mut wanted, request.sans.clone());
+        let found = folder::read(&self.folder(&request.identity))?;
+        if matches!(found, Found::Nothing) {
+            self.refuse_other_role(request)?;
         }
-        let (found, existing) = match folder::read(&self.folder(&request.identity))? {
-            Found::Nothing => {
-                self.refuse_other_role(request)?;
-                return Ok(Decision::Issue(Outcome::Created, wanted));
-            }
-            Found::Damaged => (Some(Reason::Damaged), None),
-            Found::Whole(existing) => (
-                reason_to_replace(&existing, &wanted, authority, surroundings.now),
-                Some(*existing),
-            ),
-        };
-        let reason = match (request.existing, found) {
-            (Existing::Replace, _) => Some(Reason::Forced),
-            (Existing::Maintain, reason) => reason,
-            (Existing::Keep, reason) => {
-                refuse_unusable(request, reason)?;
-                None
-            }
-        };
-        match (reason, existing) {
-            (None, Some(existing)) => {
-                refuse_other_addresses(request, &wanted, &existing)?;
-                Ok(Decision::Keep(existing))
-            }
-            (reason, existing) => {
-                // Maintenance takes no address away; a replacement is what was asked for.
-                let kept = existing.filter(|_| request.existing == Existing::Maintain);
-                for san in kept.into_iter().flat_map(|existing| existing.sans) {
-                    if !wanted.contains(&san) {
-                        wanted.push(san);
-                    }
-                }
-                let reason = reason.unwrap_or(Reason::Damaged);
-                Ok(Decision::Issue(Outcome::Replaced(reason), wanted))
-            }
-        }
+        decision::decide(request, wanted, found, authority, surroundings.now)
     }
 
     /// One name for a bridge and a viewer is most likely a slip.
@@ -274,7 +233,7 @@ impl Pki {
         match self.find(name)?.first() {
             Some(other) => Err(Error::Differs {
                 what: name.to_string(),
-                difference: format!("it is a {}, not a {role}", other.role),
+                difference: format!("its role is {}, not {role}", other.role),
             }),
             None => Ok(()),
         }
@@ -346,67 +305,4 @@ impl Pki {
         folder::write(&folder, &serial.to_hex(), &content)?;
         Ok(certificate)
     }
-}
-
-/// Why a certificate should be replaced, the gravest reason first; `None` when all is well.
-fn reason_to_replace(
-    existing: &Certificate,
-    wanted: &[San],
-    authority: &Authority,
-    now: OffsetDateTime,
-) -> Option<Reason> {
-    // Nothing outlives its authority, so there renewing would not help.
-    let can_be_longer = existing.not_after < authority.certificate.not_after;
-    if !existing.is_signed_by(&authority.certificate) {
-        Some(Reason::OtherAuthority)
-    } else if existing.has_expired(now) {
-        Some(Reason::Expired)
-    } else if existing.is_due(now) && can_be_longer {
-        Some(Reason::Due)
-    } else if wanted.iter().any(|san| !existing.sans.contains(san)) {
-        Some(Reason::Address)
-    } else {
-        None
-    }
-}
-
-/// What can't be used is no answer to a request, and replacing it was not asked for.
-fn refuse_unusable(request: &Request, reason: Option<Reason>) -> Result<(), Error> {
-    let difference = match reason {
-        Some(Reason::Damaged) => "its files are incomplete or don't fit each other",
-        Some(Reason::OtherAuthority) => "another authority than the one here signed it",
-        Some(Reason::Expired) => "it has expired",
-        Some(Reason::Due | Reason::Address | Reason::Forced) | None => return Ok(()),
-    };
-    Err(Error::Differs {
-        what: request.identity.to_string(),
-        difference: difference.to_owned(),
-    })
-}
-
-/// A request that names addresses must get exactly these; one that names none takes what exists.
-fn refuse_other_addresses(
-    request: &Request,
-    wanted: &[San],
-    existing: &Certificate,
-) -> Result<(), Error> {
-    if request.sans.is_empty() || request.existing != Existing::Keep {
-        return Ok(());
-    }
-    let list = |left: &[San], right: &[San]| -> Vec<String> {
-        let missing = left.iter().filter(|san| !right.contains(san));
-        missing.map(ToString::to_string).collect()
-    };
-    let lacks = list(wanted, &existing.sans);
-    let extra = list(&existing.sans, wanted);
-    let difference = match (lacks.is_empty(), extra.is_empty()) {
-        (true, true) => return Ok(()),
-        (false, true) => format!("it lacks {}", lacks.join(", ")),
-        (true, false) => format!("it has {} too", extra.join(", ")),
-        (false, false) => format!("it has {} and lacks {}", extra.join(", "), lacks.join(", ")),
-    };
-    Err(Error::Differs {
-        what: request.identity.to_string(),
-        difference,
-    })
 }

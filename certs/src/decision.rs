@@ -1,0 +1,142 @@
+//! What to do about a request, given what exists. Reads and writes nothing.
+
+use time::OffsetDateTime;
+
+use crate::authority::Authority;
+use crate::certificate::Certificate;
+use crate::error::Error;
+use crate::folder::Found;
+use crate::name::San;
+use crate::pki::{Existing, Outcome, Reason, Request};
+
+/// What to do about a request.
+pub(crate) enum Decision {
+    /// What exists is the answer.
+    Keep(Certificate),
+    /// A certificate with these addresses is.
+    Issue(Outcome, Vec<San>),
+}
+
+/// Decides about a request for a certificate that is to be reached as `wanted`.
+///
+/// # Errors
+/// [`Error::Differs`]: what exists is to be kept, but is no answer to the request.
+pub(crate) fn decide(
+    request: &Request,
+    mut wanted: Vec<San>,
+    found: Found,
+    authority: &Authority,
+    now: OffsetDateTime,
+) -> Result<Decision, Error> {
+    let (reason, existing) = match found {
+        Found::Nothing => return Ok(Decision::Issue(Outcome::Created, wanted)),
+        Found::Damaged => (Some(Reason::Damaged), None),
+        Found::Whole(existing) => (
+            reason_to_replace(&existing, &wanted, authority, now),
+            Some(*existing),
+        ),
+    };
+    match (request.existing, reason, existing) {
+        (Existing::Replace, ..) => Ok(Decision::Issue(Outcome::Replaced(Reason::Forced), wanted)),
+        (Existing::Keep, reason, Some(existing)) if is_usable(reason) => {
+            refuse_other_addresses(request, &wanted, &existing)?;
+            Ok(Decision::Keep(existing))
+        }
+        (Existing::Maintain, None, Some(existing)) => Ok(Decision::Keep(existing)),
+        // What can still be used is kept where nothing can be signed.
+        (Existing::Maintain, reason, Some(existing))
+            if is_usable(reason) && !authority.has_key() =>
+        {
+            Ok(Decision::Keep(existing))
+        }
+        (Existing::Maintain, reason, existing) => {
+            // Maintenance takes no address away.
+            add_missing(
+                &mut wanted,
+                existing.map(|one| one.sans).unwrap_or_default(),
+            );
+            let reason = reason.unwrap_or(Reason::Damaged);
+            Ok(Decision::Issue(Outcome::Replaced(reason), wanted))
+        }
+        (Existing::Keep, reason, _) => Err(refuse_unusable(request, reason)),
+    }
+}
+
+/// Adds those of `more` that `sans` lacks.
+pub(crate) fn add_missing(sans: &mut Vec<San>, more: Vec<San>) {
+    for san in more {
+        if !sans.contains(&san) {
+            sans.push(san);
+        }
+    }
+}
+
+/// Whether a certificate with this shortcoming still proves who its holder is.
+fn is_usable(reason: Option<Reason>) -> bool {
+    match reason {
+        None | Some(Reason::Due | Reason::Address | Reason::Forced) => true,
+        Some(Reason::Damaged | Reason::OtherAuthority | Reason::Expired) => false,
+    }
+}
+
+/// Why a certificate should be replaced, the gravest reason first; `None` when all is well.
+fn reason_to_replace(
+    existing: &Certificate,
+    wanted: &[San],
+    authority: &Authority,
+    now: OffsetDateTime,
+) -> Option<Reason> {
+    // Nothing outlives its authority, so there renewing would not help.
+    let can_be_longer = existing.not_after < authority.certificate.not_after;
+    if !existing.is_signed_by(&authority.certificate) {
+        Some(Reason::OtherAuthority)
+    } else if existing.has_expired(now) {
+        Some(Reason::Expired)
+    } else if existing.is_due(now) && can_be_longer {
+        Some(Reason::Due)
+    } else if wanted.iter().any(|san| !existing.sans.contains(san)) {
+        Some(Reason::Address)
+    } else {
+        None
+    }
+}
+
+/// What can't be used is no answer to a request, and replacing it was not asked for.
+fn refuse_unusable(request: &Request, reason: Option<Reason>) -> Error {
+    let difference = match reason {
+        Some(Reason::OtherAuthority) => "another authority than the one here signed it",
+        Some(Reason::Expired) => "it has expired",
+        _ => "its files are incomplete or don't fit each other",
+    };
+    Error::Differs {
+        what: request.identity.to_string(),
+        difference: difference.to_owned(),
+    }
+}
+
+/// A request that names addresses must get exactly these; one that names none takes what exists.
+fn refuse_other_addresses(
+    request: &Request,
+    wanted: &[San],
+    existing: &Certificate,
+) -> Result<(), Error> {
+    if request.sans.is_empty() {
+        return Ok(());
+    }
+    let list = |left: &[San], right: &[San]| -> Vec<String> {
+        let missing = left.iter().filter(|san| !right.contains(san));
+        missing.map(ToString::to_string).collect()
+    };
+    let lacks = list(wanted, &existing.sans);
+    let extra = list(&existing.sans, wanted);
+    let difference = match (lacks.is_empty(), extra.is_empty()) {
+        (true, true) => return Ok(()),
+        (false, true) => format!("it lacks {}", lacks.join(", ")),
+        (true, false) => format!("it has {} too", extra.join(", ")),
+        (false, false) => format!("it has {} and lacks {}", extra.join(", "), lacks.join(", ")),
+    };
+    Err(Error::Differs {
+        what: request.identity.to_string(),
+        difference,
+    })
+}

@@ -1,0 +1,12 @@
+//! The tests of the certificates and of the command certgen, one module per subject.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of tests may panic as tests do"
+)]
+
+mod bench;
+mod certgen;
+mod handshake;
+mod pki;
+mod profile;
