@@ -28,8 +28,28 @@ impl Surroundings {
         let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
         Self {
             now: std::time::SystemTime::now().into(),
-            hostname: hostname.map(|name| name.trim().to_owned()),
+            hostname: hostname
+                .map(|name| name.trim().to_owned())
+                .filter(|name| !is_container_id(name)),
             rng: StdRng::from_os_rng(),
         }
+    }
+}
+
+/// Whether a host name is the one a container engine makes up: 12 hex digits, another for every
+/// container. Nobody reaches a server by it.
+fn is_container_id(name: &str) -> bool {
+    name.len() == 12 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_id_is_no_name() {
+        assert!(is_container_id("0a1b2c3d4e5f"));
+        assert!(!is_container_id("raspberrypi4"));
+        assert!(!is_container_id("0a1b2c3d4e5"));
     }
 }

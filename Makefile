@@ -1,0 +1,52 @@
+# `make help` lists what there is to do.
+
+PAGE := dashboard-gw/web
+# Folders too: a file that is gone changes its folder.
+PAGE_SOURCES := $(wildcard $(PAGE)/*.html $(PAGE)/*.json $(PAGE)/*.ts) \
+	$(shell find $(PAGE)/src $(PAGE)/public $(PAGE)/scripts 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo web web-packages test deny test-compose generate clean tools
+
+help: ## lists the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+run: tools web ## builds all and runs it, with its data in ./data
+	@cargo build --release --locked
+	@exec target/release/nodebus up --data ./data
+
+demo: tools web ## the same, with simulated nodes of every kind
+	@cargo build --release --locked
+	@exec target/release/nodebus up --data ./data --demo
+
+web: $(PAGE)/dist/index.html ## builds the page, if its sources changed
+
+test: ## installs what the tests need and checks everything
+	@scripts/test
+
+deny: ## checks licences, sources and forbidden dependencies
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --locked check bans licenses sources
+
+test-compose: ## builds the images and runs compose.yaml for real; needs Docker
+	@scripts/test-compose
+
+generate: ## makes the page's types from the gateway's messages
+	NODEBUS_GENERATE=1 cargo test --locked --package dashboard-gw bindings
+
+clean: ## removes what was built, not ./data
+	cargo clean
+	rm -rf $(PAGE)/dist $(PAGE)/node_modules .venv tests/output
+
+tools:
+	@scripts/check-tools
+
+web-packages: $(PAGE)/node_modules/.package-lock.json
+
+$(PAGE)/node_modules/.package-lock.json: $(PAGE)/package.json $(PAGE)/package-lock.json
+	cd $(PAGE) && npm ci --no-audit --no-fund
+	@touch $@
+
+$(PAGE)/dist/index.html: $(PAGE)/node_modules/.package-lock.json $(PAGE_SOURCES)
+	cd $(PAGE) && npm run build
+	@touch $@
