@@ -2,6 +2,7 @@
 //!
 //! `make generate` writes the file; the test here fails when it isn't what the types give.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ts_rs::{Config, TS, TypeVisitor};
@@ -11,44 +12,52 @@ use crate::message::{ClientMessage, ServerMessage};
 /// Set to 1 to write the file in place of comparing it.
 const GENERATE: &str = "NODEBUS_GENERATE";
 
+/// The declarations by name, since ts-rs visits in no order of its own.
 struct Declarations {
     config: Config,
-    seen: Vec<String>,
-    text: String,
+    by_name: BTreeMap<String, String>,
 }
 
 impl TypeVisitor for Declarations {
     fn visit<T: TS + 'static + ?Sized>(&mut self) {
         // Only types of a name of their own have a path.
-        if T::output_path().is_none() || self.seen.contains(&T::ident(&self.config)) {
+        if T::output_path().is_none() {
             return;
         }
-        self.seen.push(T::ident(&self.config));
+        let name = T::ident(&self.config);
+        if self.by_name.contains_key(&name) {
+            return;
+        }
         let docs = T::docs().unwrap_or_default();
         let declaration = T::decl(&self.config);
-        self.text += &format!("\n{docs}export {declaration}\n");
+        let text = format!("\n{docs}export {declaration}\n");
+        self.by_name.insert(name, text);
         T::visit_dependencies(self);
     }
 }
 
-fn declarations() -> String {
+fn typescript() -> String {
     let mut declarations = Declarations {
         config: Config::new().with_large_int("number"),
-        seen: Vec::new(),
-        text:
-            "// Made by `make generate` from dashboard-gw/src/message.rs and bus/src/payload.rs.\n"
-                .to_owned(),
+        by_name: BTreeMap::new(),
     };
     declarations.visit::<ServerMessage>();
     declarations.visit::<ClientMessage>();
-    let lines: Vec<_> = declarations.text.lines().map(str::trim_end).collect();
-    lines.join("\n") + "\n"
+    let head =
+        "// Made by `make generate` from dashboard-gw/src/message.rs and bus/src/payload.rs.";
+    let text: String = declarations.by_name.into_values().collect();
+    let lines = text.lines().map(str::trim_end);
+    [head]
+        .into_iter()
+        .chain(lines)
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 #[test]
 fn the_page_has_the_types_of_these_messages() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("web/src/__generated__/messages.ts");
-    let wanted = declarations();
+    let wanted = typescript();
     if std::env::var(GENERATE).is_ok_and(|value| value == "1") {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, &wanted).unwrap();

@@ -83,7 +83,7 @@ pub enum Change {
     /// A node is new, or more than its values changed: all of it.
     Node {
         /// What it is now.
-        node: Node,
+        node: Box<Node>,
     },
     /// A node was forgotten.
     NodeGone {
