@@ -10,6 +10,9 @@ use crate::model::Model;
 
 /// The least time between two frames of changes: ten a second.
 const FRAME_INTERVAL: Duration = Duration::from_millis(100);
+/// The most time between two: scripts see no pings, so a page needs a frame to know that it is
+/// still connected.
+const BEAT_INTERVAL: Duration = Duration::from_secs(15);
 /// Clients are pinged so often, and closed when two pings stay unanswered.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// One message of a client is paid off in this time: 50 a second ...
@@ -112,26 +115,32 @@ pub(crate) enum Frame {
 #[derive(Debug)]
 pub(crate) struct Client {
     position: Position,
+    /// It asked, so it gets a frame though nothing may have changed.
+    asked: bool,
     next_frame: Instant,
+    next_beat: Instant,
 }
 
 impl Client {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             position: Position::Unsaid,
+            asked: false,
             next_frame: now,
+            next_beat: now,
         }
     }
 
     /// The page said where it stands: `rev`, when that is from this run of the gateway.
     pub(crate) fn handle_resume(&mut self, rev: Option<u64>, model: &Model) {
+        self.asked = true;
         self.position = match rev {
             Some(rev) if model.knows(rev) => Position::At(rev),
             _ => Position::Nothing,
         };
     }
 
-    /// Whether there is something to send, now or later.
+    /// Whether there are changes to send, now or later, when the model stands at `rev`.
     pub(crate) fn is_behind(&self, rev: u64) -> bool {
         match self.position {
             Position::Unsaid => false,
@@ -142,7 +151,7 @@ impl Client {
 
     /// The frame that is due; the page counts as up to date afterwards.
     pub(crate) fn poll_frame(&mut self, model: &Model, now: Instant) -> Option<Frame> {
-        if !self.is_behind(model.rev()) || now < self.next_frame {
+        if self.poll_timeout(model.rev()).is_none_or(|due| now < due) {
             return None;
         }
         let frame = match self.position {
@@ -151,13 +160,20 @@ impl Client {
             Position::Unsaid | Position::Nothing => Frame::Snapshot { slow: false },
         };
         self.position = Position::At(model.rev());
+        self.asked = false;
         self.next_frame = now + FRAME_INTERVAL;
+        self.next_beat = now + BEAT_INTERVAL;
         Some(frame)
     }
 
-    /// When the next frame is due, when the model stands at `rev`.
+    /// When the next frame is due, when the model stands at `rev`; none before the page said where
+    /// it stands.
     pub(crate) fn poll_timeout(&self, rev: u64) -> Option<Instant> {
-        self.is_behind(rev).then_some(self.next_frame)
+        match self.position {
+            Position::Unsaid => None,
+            _ if self.asked || self.is_behind(rev) => Some(self.next_frame),
+            Position::Nothing | Position::At(_) => Some(self.next_beat),
+        }
     }
 }
 
@@ -198,9 +214,22 @@ mod tests {
     }
 
     #[test]
+    fn a_page_gets_a_frame_when_it_asks_and_when_nothing_happens() {
+        let (model, mut client, now) = start();
+        client.handle_resume(Some(0), &model);
+        assert_eq!(client.poll_frame(&model, now.mono), Some(Frame::Since(0)));
+        assert_eq!(client.poll_frame(&model, now.mono), None);
+        let beat = now.mono + BEAT_INTERVAL;
+        assert_eq!(client.poll_timeout(model.rev()), Some(beat));
+        assert_eq!(client.poll_frame(&model, beat), Some(Frame::Since(0)));
+    }
+
+    #[test]
     fn frames_come_at_once_when_idle_and_ten_a_second_when_not() {
         let (mut model, mut client, now) = start();
         client.handle_resume(Some(0), &model);
+        client.poll_frame(&model, now.mono);
+        let now = now.after(Duration::from_secs(1));
         let mut frames = 0;
         for step in 0..1000_u32 {
             let now = now.after(Duration::from_millis(u64::from(step)));

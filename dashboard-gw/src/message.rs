@@ -3,9 +3,11 @@
 //! The TypeScript types in `web/src/__generated__/messages.ts` are made from these (`make generate`).
 //!
 //! The gateway opens with [`ServerMessage::Hello`]. The page answers with
-//! [`ClientMessage::Resume`], and gets either the deltas it missed or a snapshot; from then on a
-//! delta whenever something changed, at most ten a second. `rev` counts changes within one
-//! `stream` (a run of the gateway); a page that gets another `stream` starts from a snapshot.
+//! [`ClientMessage::Resume`], and gets either the delta it missed (which may be empty) or a
+//! snapshot; from then on a delta whenever something changed, at most ten a second, and an empty one
+//! after 15 s without any, so that a page can tell a quiet bus from a dead connection. `rev` counts
+//! changes within one `stream` (a run of the gateway); a page that gets another `stream` starts from
+//! a snapshot.
 
 use bus::payload::{Ack, BridgeStatus, Descriptor, Event, NodeStatus, Reading, Resource};
 use serde::{Deserialize, Serialize};

@@ -1,1 +1,6 @@
+//! Browsers and Pyaiot clients over loopback; the bus is fed by hand.
 
+mod http;
+mod rig;
+mod stream;
+mod ws;
