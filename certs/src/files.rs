@@ -16,17 +16,25 @@ pub(crate) const PUBLIC: u32 = 0o644;
 
 /// Makes a folder and its parents, each for its owner only; one that exists stays as it is.
 pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| match source.kind() {
-            // With `recursive` only something else than a folder can be in the way.
-            io::ErrorKind::AlreadyExists => {
-                Error::file("made", path, io::Error::from(io::ErrorKind::NotADirectory))
-            }
-            _ => Error::file("made", path, source),
-        })
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    make_folder(parent)?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => sync_folder(parent),
+        // Another certgen was quicker.
+        Err(_) if path.is_dir() => Ok(()),
+        Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Err(Error::file(
+            "made",
+            path,
+            io::ErrorKind::NotADirectory.into(),
+        )),
+        Err(source) => Err(Error::file("made", path, source)),
+    }
 }
 
 /// Reads a file as text; `None` when there is none.
