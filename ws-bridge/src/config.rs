@@ -36,7 +36,7 @@ pub struct Config {
     pub forget_after: Duration,
     /// How many nodes are known at the most, connected or not.
     pub max_nodes: usize,
-    /// How many connections are open at the most. Each costs about 20 KiB.
+    /// How many connections are open at the most. Each costs about 25 KiB, with its node.
     pub max_connections: usize,
     /// How many of them come from one address (IPv6: one /64) at the most.
     pub max_connections_per_address: usize,
