@@ -1,1 +1,217 @@
-//! The MQTT broker: an edge of our own around rumqttd's router.
+//! The MQTT broker: an edge of our own around rumqttd's Router.
+//!
+//! A message's way: `listener` → `connection` (bytes and packets: `wire`) → `acl` → `exchange`
+//! (order, `retained`) → `fanout` → `session` (QoS, window, queue) → `connection`. The Router behind
+//! `fanout` carries messages and decides nothing.
+//!
+//! Refused on purpose: clients without a role in their certificate, publishing to `$` topics,
+//! shared subscriptions (declared in CONNACK), enhanced authentication.
+
+#![warn(missing_docs)]
+
+mod acl;
+mod broker;
+mod config;
+mod connection;
+mod events;
+mod exchange;
+mod fanout;
+mod identity;
+mod limits;
+mod listener;
+mod message;
+mod metrics;
+mod retained;
+mod session;
+mod sessions;
+mod tls;
+mod topic;
+mod upkeep;
+mod will;
+mod wire;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bus::admin::{Admin, Listener};
+use bus::shutdown::Shutdown;
+use tokio::net::TcpListener;
+
+pub use acl::AclError;
+pub use config::{Config, ConfigError};
+pub use identity::Role;
+pub use limits::Limits;
+pub use tls::ServerTlsError;
+
+use crate::acl::Acl;
+use crate::broker::Broker;
+use crate::events::Events;
+use crate::exchange::Exchange;
+use crate::fanout::router::RouterFanout;
+use crate::limits::Admission;
+use crate::listener::Door;
+use crate::metrics::Metrics;
+use crate::session::Bounds;
+use crate::sessions::Sessions;
+use crate::upkeep::Watchdog;
+
+/// Where the broker listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Started {
+    /// MQTT over mTLS.
+    pub mqtts: SocketAddr,
+    /// MQTT without TLS.
+    pub mqtt: Option<SocketAddr>,
+}
+
+/// Why the broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The access list is wrong.
+    #[error(transparent)]
+    Acl(#[from] AclError),
+    /// The certificates can't be used.
+    #[error(transparent)]
+    Tls(#[from] ServerTlsError),
+    /// A listener can't be bound.
+    #[error("{key} = {address} can't be listened on ({source}): {remedy}")]
+    Bind {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The message core did not start.
+    #[error("the message core did not start: the system gave it no thread")]
+    Core,
+}
+
+fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = listener::bind(address).and_then(|listener| {
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    bound.map_err(|source| StartError::Bind {
+        key,
+        address,
+        remedy: match source.kind() {
+            io::ErrorKind::AddrInUse => "end what listens there, or set another port",
+            io::ErrorKind::PermissionDenied => "use a port above 1023, or run as a user that may",
+            io::ErrorKind::AddrNotAvailable => "use an address of this machine, or [::]",
+            _ => "set another address",
+        },
+        source,
+    })
+}
+
+/// Starts the broker; it is listening when this returns.
+///
+/// One per process: the Router's thread ends with the process only.
+///
+/// # Errors
+/// A setting, the access list or a certificate can't be used, or an address can't be bound.
+pub async fn start(
+    config: Config,
+    admin: &Admin,
+    shutdown: &Shutdown,
+) -> Result<Started, StartError> {
+    config.check()?;
+    let acl = Acl::load(config.acl.as_deref(), &config.base)?;
+    let tls = tls::server_config(&config.pki)?;
+    let (mtls, mqtts) = bind("bus.listen", config.listen)?;
+    let plain = match (config.plain_listen, config.anonymous) {
+        (Some(address), Some(role)) => Some((bind("bus.plain_listen", address)?, role)),
+        _ => None,
+    };
+
+    let readiness = admin.part("bus");
+    let broker = assemble(&config, acl, admin, shutdown)?;
+    let watchdog = Watchdog::start(&broker).await;
+    let watchdog = watchdog.map_err(|_| StartError::Core)?;
+    warn_of_few_descriptors(config.limits.connections);
+
+    let door = Door::tls(tls, config.limits.handshakes);
+    shutdown.spawn(listener::accept(broker.clone(), mtls, door));
+    admin.listening(Listener {
+        name: "MQTT over mTLS",
+        scheme: "mqtts",
+        address: mqtts,
+    });
+    let mut mqtt = None;
+    if let Some(((listener, address), role)) = plain {
+        shutdown.spawn(listener::accept(
+            broker.clone(),
+            listener,
+            Door::Plain(role),
+        ));
+        admin.listening(Listener {
+            name: "MQTT without TLS",
+            scheme: "mqtt",
+            address,
+        });
+        mqtt = Some(address);
+    }
+    readiness.ready();
+    shutdown.spawn_vital("bus", async move {
+        // Whoever asks is told that the bus is there as long as this runs.
+        let _readiness = readiness;
+        upkeep::run(broker, watchdog).await
+    });
+    Ok(Started { mqtts, mqtt })
+}
+
+fn assemble(
+    config: &Config,
+    acl: Acl,
+    admin: &Admin,
+    shutdown: &Shutdown,
+) -> Result<Arc<Broker>, StartError> {
+    let limits = config.limits.clone();
+    let metrics = Arc::new(Metrics::new(admin));
+    let links = limits.sessions.max(limits.connections);
+    let fanout = RouterFanout::start(links, metrics.clone(), shutdown.clone());
+    let fanout = Arc::new(fanout.map_err(|_| StartError::Core)?);
+    let bounds = Bounds {
+        messages: limits.queue_messages,
+        bytes: limits.queue_bytes,
+    };
+    Ok(Arc::new(Broker {
+        acl,
+        exchange: Exchange::new(fanout, metrics.clone()),
+        sessions: Sessions::new(bounds, limits.sessions, metrics.clone()),
+        admission: Admission::new(&limits),
+        events: Events::new(&config.base),
+        metrics,
+        shutdown: shutdown.clone(),
+        random: Broker::seed(),
+        limits,
+    }))
+}
+
+/// Each connection is a file descriptor; the system's limit may be lower than ours.
+fn warn_of_few_descriptors(connections: usize) {
+    let Ok(limits) = std::fs::read_to_string("/proc/self/limits") else {
+        return;
+    };
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().nth(3)?.parse::<usize>().ok());
+    if let Some(soft) = soft
+        && soft < connections.saturating_add(64)
+    {
+        tracing::info!(
+            descriptors = soft,
+            connections,
+            "the system allows fewer open files than bus.limits.connections: raise it with ulimit -n or LimitNOFILE="
+        );
+    }
+}

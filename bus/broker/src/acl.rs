@@ -1,0 +1,299 @@
+//! Who may publish and subscribe to what: a list by role, read from TOML.
+//!
+//! The list allows and never denies by itself: what no line allows is refused.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bus::topic::Base;
+use figment::Figment;
+use figment::providers::{Format, Toml};
+use serde::Deserialize;
+
+use crate::identity::{Identity, Role};
+use crate::topic;
+
+/// The list in force when no file replaces it.
+const BUILT_IN: &str = include_str!("acl.toml");
+
+/// Why an access list can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AclError {
+    /// It is not there, or is no TOML of this form.
+    #[error("the access list {} can't be used: {source}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        source: Box<figment::Error>,
+    },
+    /// A line of it is no Topic Filter.
+    #[error(
+        "the access list has {filter:?} for {role}, which is no Topic Filter: see MQTT 5 section 4.7"
+    )]
+    NoFilter {
+        /// Whose line.
+        role: Role,
+        /// The line.
+        filter: String,
+    },
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Rules {
+    publish: Vec<String>,
+    publish_except: Vec<String>,
+    subscribe: Vec<String>,
+}
+
+/// The access list.
+#[derive(Debug)]
+pub(crate) struct Acl {
+    base: Base,
+    roles: BTreeMap<Role, Rules>,
+}
+
+/// What one identity may do.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Access(Rules);
+
+impl Acl {
+    /// Reads the built-in list, or the file that replaces it.
+    pub(crate) fn load(file: Option<&Path>, base: &Base) -> Result<Self, AclError> {
+        let (source, path) = match file {
+            Some(path) => (Figment::from(Toml::file_exact(path)), path),
+            None => (
+                Figment::from(Toml::string(BUILT_IN)),
+                Path::new("(built in)"),
+            ),
+        };
+        let roles = source.extract().map_err(|source| AclError::Unusable {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        let acl = Self {
+            base: base.clone(),
+            roles,
+        };
+        acl.check()?;
+        Ok(acl)
+    }
+
+    fn check(&self) -> Result<(), AclError> {
+        for &role in self.roles.keys() {
+            let Access(rules) = self.expand(role, "name");
+            let lines = [rules.publish, rules.publish_except, rules.subscribe];
+            for filter in lines.into_iter().flatten() {
+                if !topic::is_topic_filter(&filter) {
+                    return Err(AclError::NoFilter { role, filter });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn expand(&self, role: Role, name: &str) -> Access {
+        let expand = |lines: &[String]| {
+            let lines = lines.iter();
+            lines
+                .map(|line| line.replace("%b", self.base.as_str()).replace("%n", name))
+                .collect()
+        };
+        let rules = self.roles.get(&role).cloned().unwrap_or_default();
+        Access(Rules {
+            publish: expand(&rules.publish),
+            publish_except: expand(&rules.publish_except),
+            subscribe: expand(&rules.subscribe),
+        })
+    }
+
+    /// What this identity may do.
+    pub(crate) fn access(&self, identity: &Identity) -> Access {
+        self.expand(identity.role, &identity.name)
+    }
+}
+
+impl Access {
+    /// Whether it may publish to this valid Topic Name.
+    pub(crate) fn may_publish(&self, name: &str) -> bool {
+        let any = |filters: &[String]| filters.iter().any(|filter| topic::matches(filter, name));
+        !name.starts_with('$') && any(&self.0.publish) && !any(&self.0.publish_except)
+    }
+
+    /// Whether it may subscribe to this valid Topic Filter.
+    pub(crate) fn may_subscribe(&self, filter: &str) -> bool {
+        let mut allowed = self.0.subscribe.iter();
+        allowed.any(|outer| topic::covers(outer, filter))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn access(role: Role) -> Access {
+        let acl = Acl::load(None, &Base::new("b").unwrap()).unwrap();
+        acl.access(&Identity {
+            role,
+            name: "me".to_owned(),
+            certified: true,
+        })
+    }
+
+    #[track_caller]
+    fn publish(role: Role, yes: &[&str], no: &[&str]) {
+        let access = access(role);
+        for name in yes {
+            assert!(access.may_publish(name), "{role} publishes {name}");
+        }
+        for name in no {
+            assert!(!access.may_publish(name), "{role} publishes {name}");
+        }
+    }
+
+    #[track_caller]
+    fn subscribe(role: Role, yes: &[&str], no: &[&str]) {
+        let access = access(role);
+        for filter in yes {
+            assert!(access.may_subscribe(filter), "{role} subscribes {filter}");
+        }
+        for filter in no {
+            assert!(!access.may_subscribe(filter), "{role} subscribes {filter}");
+        }
+    }
+
+    const COMMANDS: [&str; 3] = [
+        "b/nodes/n/res/led/set",
+        "b/nodes/n/res/led/get",
+        "b/nodes/n/cmd/ping",
+    ];
+
+    #[test]
+    fn a_bridge_speaks_for_itself_and_its_nodes() {
+        publish(
+            Role::Bridge,
+            &[
+                "b/bridges/me/status",
+                "b/nodes/n",
+                "b/nodes/n/res/led",
+                "b/nodes/n/res/led/ack",
+                "b/nodes/n/cmd/ping/ack",
+                "b/events",
+                "b/replies/x/1",
+                "homeassistant/device/n/config",
+            ],
+            &["b/bridges/other/status", "b/events/x", "x", "$SYS/x"],
+        );
+        publish(Role::Bridge, &[], &COMMANDS);
+        subscribe(
+            Role::Bridge,
+            &[
+                "b/nodes/+/res/+/set",
+                "b/nodes/n/cmd/+",
+                "b/nodes/#",
+                "homeassistant/status",
+            ],
+            &["#", "b/#", "b/bridges/#", "b/events", "homeassistant/#"],
+        );
+    }
+
+    #[test]
+    fn dashboards_and_operators_command_and_see_all() {
+        for role in [Role::Dashboard, Role::Operator] {
+            publish(
+                role,
+                &COMMANDS,
+                &["b/nodes/n/res/led", "b/events", "b/bridges/me/status"],
+            );
+            subscribe(role, &["b/#", "b/replies/me"], &["#", "$SYS/#", "other/#"]);
+        }
+    }
+
+    #[test]
+    fn a_viewer_only_sees() {
+        publish(Role::Viewer, &[], &COMMANDS);
+        publish(Role::Viewer, &[], &["b/nodes/me/status", "b/events", "x"]);
+        subscribe(
+            Role::Viewer,
+            &["b/#", "b/nodes/+/status"],
+            &["#", "$SYS/#", "+/#"],
+        );
+    }
+
+    #[test]
+    fn a_node_is_only_itself() {
+        publish(
+            Role::Node,
+            &["b/nodes/me", "b/nodes/me/res/led", "b/nodes/me/res/led/ack"],
+            &[
+                "b/nodes/other/status",
+                "b/nodes/me/res/led/set",
+                "b/nodes/me/cmd/ping",
+                "b/events",
+            ],
+        );
+        subscribe(
+            Role::Node,
+            &["b/nodes/me/res/+/set", "b/nodes/me/cmd/ping"],
+            &["b/nodes/+/cmd/ping", "b/nodes/me/#", "b/#"],
+        );
+    }
+
+    #[test]
+    fn an_admin_may_all_but_speak_for_the_broker() {
+        publish(Role::Admin, &["x", "b/nodes/n/res/led/set"], &["$SYS/x"]);
+        subscribe(Role::Admin, &["#", "$SYS/#"], &["$other/#"]);
+    }
+
+    #[test]
+    fn a_file_replaces_the_list_wholly() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"[viewer]\nsubscribe = [\"x/%n/#\"]\n")
+            .unwrap();
+        let acl = Acl::load(Some(file.path()), &Base::default()).unwrap();
+        let viewer = acl.access(&Identity::anonymous(Role::Viewer));
+        assert!(viewer.may_subscribe("x/anonymous/a") && !viewer.may_subscribe("nodebus/v1/#"));
+        assert!(
+            !acl.access(&Identity::anonymous(Role::Admin))
+                .may_publish("x")
+        );
+    }
+
+    #[test]
+    fn mistakes_in_a_list_are_named() {
+        let error = |text: &str| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            let acl = Acl::load(Some(file.path()), &Base::default());
+            acl.unwrap_err().to_string()
+        };
+        assert!(error("[root]\npublish = []\n").contains("root"));
+        assert!(error("[viewer]\nwrite = []\n").contains("write"));
+        assert!(error("[viewer]\nsubscribe = [\"a/#/b\"]\n").contains("a/#/b"));
+    }
+
+    fn level() -> impl Strategy<Value = String> {
+        "b|nodes|bridges|n|me|res|set|cmd|events|\\+|#"
+    }
+
+    proptest! {
+        /// What may be subscribed to never brings a topic that a narrower question would refuse.
+        #[test]
+        fn a_subscription_is_no_wider_than_its_names(levels in proptest::collection::vec(level(), 1..6)) {
+            let filter = levels.join("/");
+            prop_assume!(topic::is_topic_filter(&filter));
+            for role in Role::ALL {
+                let access = access(role);
+                let name = filter.replace(['+', '#'], "n");
+                if access.may_subscribe(&filter) {
+                    prop_assert!(access.may_subscribe(&name), "{} {}", role, filter);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! One connection: bytes in, packets to the session, bytes out.
+//!
+//! Reading, writing and the session's wake-ups take turns in one task, so that a client that
+//! doesn't read keeps nobody but itself waiting. What may be done is decided in `packets`.
+
+mod opening;
+mod packets;
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bus::time::now;
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::oneshot;
+
+use self::packets::Client;
+use crate::broker::Broker;
+use crate::identity::Identity;
+use crate::wire::{self, Reason, WireError};
+
+/// Output that may wait for the socket before no more is read or made, bytes.
+const OUTPUT: usize = 64 * 1024;
+/// What is read at a time, bytes: little from quiet clients, more from busy ones.
+const READ_MIN: usize = 4 * 1024;
+const READ_MAX: usize = 64 * 1024;
+/// How long the last words to a client may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// DISCONNECT from the client; with its Will (reason code 0x04) or without.
+    Goodbye { with_will: bool },
+    /// The client closed without a word.
+    Closed,
+    /// The socket failed.
+    Failed(io::Error),
+    /// The broker ends it.
+    Ended(Reason),
+    /// What came was not MQTT or not allowed.
+    Refused(Reason),
+}
+
+impl From<WireError> for End {
+    fn from(error: WireError) -> Self {
+        Self::Refused(error.reason)
+    }
+}
+
+impl End {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Goodbye { .. } => "disconnect",
+            Self::Closed => "closed",
+            Self::Failed(_) => "socket",
+            Self::Ended(reason) | Self::Refused(reason) => reason.as_str(),
+        }
+    }
+}
+
+/// A connection before its CONNECT.
+pub(crate) struct Socket<S> {
+    pub(crate) reader: ReadHalf<S>,
+    pub(crate) writer: WriteHalf<S>,
+    pub(crate) input: BytesMut,
+    pub(crate) peer: SocketAddr,
+}
+
+impl<S: AsyncRead + AsyncWrite> Socket<S> {
+    /// Takes the stream apart, so that reading and writing take turns.
+    pub(crate) fn new(stream: S, peer: SocketAddr) -> Self {
+        let (reader, writer) = tokio::io::split(stream);
+        Self {
+            reader,
+            writer,
+            input: BytesMut::new(),
+            peer,
+        }
+    }
+
+    async fn farewell(&mut self, mut output: BytesMut) {
+        let last_words = async {
+            self.writer.write_all_buf(&mut output).await?;
+            self.writer.shutdown().await
+        };
+        // The client may be gone, or not be reading: nothing depends on it.
+        match tokio::time::timeout(FAREWELL, last_words).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::trace!(%error, "no farewell"),
+            Err(_) => tracing::trace!("no farewell in time"),
+        }
+    }
+}
+
+/// Serves one client until it or the broker ends it. `deadline` is for its CONNECT.
+pub(crate) async fn serve<S>(
+    broker: Arc<Broker>,
+    mut socket: Socket<S>,
+    identity: Identity,
+    deadline: Instant,
+) where
+    S: AsyncRead + AsyncWrite,
+{
+    let mut output = BytesMut::new();
+    let opened = opening::open(&broker, &mut socket, identity, deadline, &mut output).await;
+    let (mut client, kicked, gone) = match opened {
+        Ok(opened) => opened,
+        Err(end) => {
+            note(&broker, &end, socket.peer, "");
+            socket.farewell(output).await;
+            return;
+        }
+    };
+    let end = client.contain(&mut socket, &mut output, kicked).await;
+    client.close(&end);
+    // From here on, who took the session over may go on.
+    drop(gone);
+    note(&broker, &end, socket.peer, &client.client_id);
+    if let End::Ended(reason) | End::Refused(reason) = end {
+        wire::disconnect(&mut output, client.version, reason);
+    }
+    socket.farewell(output).await;
+}
+
+fn note(broker: &Broker, end: &End, peer: SocketAddr, client_id: &str) {
+    broker.metrics.closed(end.word());
+    if let End::Refused(reason) = end {
+        broker.metrics.malformed(reason.as_str());
+    }
+    let error = match end {
+        End::Failed(error) => Some(error as &dyn std::error::Error),
+        _ => None,
+    };
+    tracing::debug!(
+        peer.addr = %peer,
+        mqtt.client_id = %client_id.escape_debug(),
+        reason = end.word(),
+        error,
+        "connection ended"
+    );
+}
+
+impl Client {
+    /// Runs the connection. A panic in it ends this one connection only.
+    async fn contain<S: AsyncRead + AsyncWrite>(
+        &mut self,
+        socket: &mut Socket<S>,
+        output: &mut BytesMut,
+        kicked: oneshot::Receiver<()>,
+    ) -> End {
+        let mut run = pin!(self.run(socket, output, kicked));
+        std::future::poll_fn(move |context| {
+            let run: Pin<&mut _> = run.as_mut();
+            let polled = std::panic::AssertUnwindSafe(|| run.poll(context));
+            std::panic::catch_unwind(polled).unwrap_or_else(|_| {
+                tracing::error!("a packet was not survived: its connection ends");
+                std::task::Poll::Ready(End::Refused(Reason::ProtocolError))
+            })
+        })
+        .await
+    }
+
+    async fn run<S: AsyncRead + AsyncWrite>(
+        &mut self,
+        socket: &mut Socket<S>,
+        output: &mut BytesMut,
+        mut kicked: oneshot::Receiver<()>,
+    ) -> End {
+        let broker = self.broker.clone();
+        let handle = self.handle.clone();
+        let mut stopping = pin!(broker.shutdown.stopping());
+        let mut heard = now().mono;
+        let mut alarm = pin!(tokio::time::sleep_until(self.deadline(heard).into()));
+        let (mut is_flushed, mut chunk) = (false, READ_MIN);
+        // What came with the CONNECT.
+        if let Err(end) = self.consume(&mut socket.input, output).await {
+            return end;
+        }
+        loop {
+            if let Err(end) = self.transmit(output) {
+                return end;
+            }
+            is_flushed &= output.is_empty();
+            let spare = socket.input.capacity() - socket.input.len();
+            if spare < READ_MIN {
+                socket.input.reserve(chunk);
+            }
+            tokio::select! {
+                biased;
+                _ = &mut kicked => return End::Ended(Reason::SessionTakenOver),
+                () = &mut stopping => return End::Ended(Reason::ServerShuttingDown),
+                written = write(&mut socket.writer, output), if !is_flushed => match written {
+                    Ok(()) => is_flushed = output.is_empty(),
+                    Err(error) => return End::Failed(error),
+                },
+                read = socket.reader.read_buf(&mut socket.input), if output.len() < OUTPUT => {
+                    match read {
+                        Ok(0) => return End::Closed,
+                        Ok(count) => {
+                            chunk = if count < READ_MIN { READ_MIN } else { READ_MAX };
+                        }
+                        Err(error) => return End::Failed(error),
+                    }
+                    heard = now().mono;
+                    if let Err(end) = self.consume(&mut socket.input, output).await {
+                        return end;
+                    }
+                }
+                () = handle.wake.notified() => {}
+                () = &mut alarm, if self.keep_alive.is_some() => {
+                    let deadline = self.deadline(heard);
+                    if now().mono >= deadline {
+                        return End::Ended(Reason::KeepAliveTimeout);
+                    }
+                    alarm.as_mut().reset(deadline.into());
+                }
+            }
+        }
+    }
+
+    /// One and a half times the Keep Alive after the client was last heard (MQTT-3.1.2-22). What
+    /// the broker sends doesn't count.
+    fn deadline(&self, heard: Instant) -> Instant {
+        heard + self.keep_alive.unwrap_or_default().mul_f32(1.5)
+    }
+
+    /// Takes every whole packet off the input.
+    async fn consume(&mut self, input: &mut BytesMut, output: &mut BytesMut) -> Result<(), End> {
+        let maximum = self.broker.limits.packet_bytes as usize;
+        while let Some(packet) = wire::take(input, Some(self.version), maximum)? {
+            self.handle_packet(packet, output).await?;
+        }
+        if input.is_empty() && input.capacity() > READ_MIN {
+            *input = BytesMut::new();
+        }
+        let fanout = self.broker.exchange.fanout();
+        if self.has_published && fanout.is_congested() {
+            fanout.relieved().await;
+        }
+        self.has_published = false;
+        Ok(())
+    }
+
+    /// Lets the session write what may go out now.
+    fn transmit(&self, output: &mut BytesMut) -> Result<(), End> {
+        if output.is_empty() && output.capacity() > READ_MIN {
+            *output = BytesMut::new();
+        }
+        if output.len() >= OUTPUT {
+            return Ok(());
+        }
+        let millis = now().wall.unix_millis();
+        let sent = self.handle.with(self.epoch, |session| {
+            if session.is_overflowed() {
+                return Err(End::Ended(Reason::QuotaExceeded));
+            }
+            Ok(session.poll_transmit(millis, OUTPUT, output))
+        });
+        let sent = sent.unwrap_or(Err(End::Ended(Reason::SessionTakenOver)))?;
+        let metrics = &self.broker.metrics;
+        metrics.sent.inc_by(sent.messages);
+        metrics.dropped("expired", sent.expired);
+        metrics.dropped("too_large", sent.too_large);
+        Ok(())
+    }
+}
+
+/// Writes what there is, then flushes. Cancel safe: what was written is gone from `output`.
+async fn write<S: AsyncRead + AsyncWrite>(
+    writer: &mut WriteHalf<S>,
+    output: &mut BytesMut,
+) -> io::Result<()> {
+    while !output.is_empty() {
+        if writer.write_buf(output).await? == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    writer.flush().await
+}

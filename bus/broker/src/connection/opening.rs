@@ -1,0 +1,190 @@
+//! From the first byte to CONNACK: who it is, which session it gets, and who is refused.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bus::time::{now, sleep_until};
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::oneshot;
+
+use super::packets::Client;
+use super::{End, Socket};
+use crate::acl::Access;
+use crate::broker::Broker;
+use crate::events::Refusal;
+use crate::identity::Identity;
+use crate::session::{Session, Terms};
+use crate::topic;
+use crate::wire::{self, Connack, Connect, Packet, Reason, Version};
+
+/// How long a take-over waits for the connection before to deal with its Will.
+const TAKE_OVER: Duration = Duration::from_secs(2);
+
+type Opened = (Client, oneshot::Receiver<()>, oneshot::Sender<()>);
+
+async fn read_connect<S: AsyncRead + AsyncWrite>(
+    socket: &mut Socket<S>,
+    maximum: usize,
+) -> Result<Box<Connect>, End> {
+    loop {
+        match wire::take(&mut socket.input, None, maximum)? {
+            Some(Packet::Connect(connect)) => return Ok(connect),
+            Some(_) => return Err(End::Refused(Reason::ProtocolError)),
+            None => {}
+        }
+        socket.input.reserve(1024);
+        match socket.reader.read_buf(&mut socket.input).await {
+            Ok(0) => return Err(End::Closed),
+            Ok(_) => {}
+            Err(error) => return Err(End::Failed(error)),
+        }
+    }
+}
+
+/// Reads CONNECT and answers it in `output`. The caller sends that in either case.
+pub(super) async fn open<S: AsyncRead + AsyncWrite>(
+    broker: &Arc<Broker>,
+    socket: &mut Socket<S>,
+    identity: Identity,
+    deadline: Instant,
+    output: &mut BytesMut,
+) -> Result<Opened, End> {
+    let maximum = broker.limits.packet_bytes as usize;
+    let connect = tokio::select! {
+        connect = read_connect(socket, maximum) => connect,
+        () = sleep_until(Some(deadline)) => Err(End::Ended(Reason::KeepAliveTimeout)),
+        () = broker.shutdown.stopping() => Err(End::Ended(Reason::ServerShuttingDown)),
+    };
+    let connect = connect.inspect_err(|end| {
+        // Of what it speaks we know only that it is not what we do (MQTT-3.1.2-2).
+        if let End::Refused(reason @ Reason::UnsupportedProtocolVersion) = end {
+            refuse(output, Version::V4, *reason);
+        }
+    })?;
+    let access = broker.acl.access(&identity);
+    check(broker, &connect, &identity, &access)
+        .inspect_err(|&reason| refuse(output, connect.version, reason))
+        .map_err(End::Ended)?;
+    accept(broker, *connect, identity, access, output).await
+}
+
+fn refuse(output: &mut BytesMut, version: Version, reason: Reason) {
+    let connack = Connack {
+        refused: Some(reason),
+        ..Connack::default()
+    };
+    wire::connack(output, version, &connack);
+}
+
+/// Whether this client may connect so.
+fn check(
+    broker: &Broker,
+    connect: &Connect,
+    identity: &Identity,
+    access: &Access,
+) -> Result<(), Reason> {
+    let who = identity.to_string();
+    let refused = |kind, what: &str| {
+        let refusal = Refusal {
+            kind,
+            who: &who,
+            what,
+        };
+        broker.refuse(&refusal, now());
+    };
+    if connect.has_auth_method {
+        return Err(Reason::BadAuthenticationMethod);
+    }
+    if connect.client_id.is_empty() {
+        // Nothing could ever find that session again (MQTT-3.1.3-8).
+        if connect.version == Version::V4 && !connect.clean_start {
+            return Err(Reason::ClientIdentifierNotValid);
+        }
+    } else if !identity.may_be(&connect.client_id) {
+        refused("client_id", &connect.client_id);
+        return Err(Reason::ClientIdentifierNotValid);
+    }
+    if let Some(will) = &connect.will {
+        if !topic::is_topic_name(&will.topic) {
+            return Err(Reason::TopicNameInvalid);
+        }
+        if !access.may_publish(&will.topic) {
+            refused("will", &will.topic);
+            return Err(Reason::NotAuthorized);
+        }
+    }
+    Ok(())
+}
+
+async fn accept(
+    broker: &Arc<Broker>,
+    mut connect: Connect,
+    identity: Identity,
+    access: Access,
+    output: &mut BytesMut,
+) -> Result<Opened, End> {
+    let is_assigned = connect.client_id.is_empty();
+    if is_assigned {
+        connect.client_id = broker.assign_client_id(&identity);
+    }
+    let version = connect.version;
+    let expiry = broker.session_expiry(connect.session_expiry);
+    let opened = broker
+        .sessions
+        .open(&connect.client_id, connect.clean_start, expiry)
+        .map_err(|_| {
+            broker.metrics.refused("sessions");
+            refuse(output, version, Reason::QuotaExceeded);
+            End::Ended(Reason::QuotaExceeded)
+        })?;
+    if let Some((will, origin)) = opened.due {
+        broker.publish_will(will, origin, now());
+    }
+    if let Some(before) = opened.before {
+        // Its Will must stand before anything that this connection publishes.
+        if tokio::time::timeout(TAKE_OVER, before).await.is_err() {
+            tracing::warn!("a connection that was taken over did not end in time");
+        }
+    }
+    let terms = Terms {
+        version,
+        window: connect.receive_maximum.min(broker.limits.inflight),
+        maximum_packet: connect.maximum_packet,
+    };
+    let bind = |session: &mut Session| session.connect(terms);
+    opened.handle.bind(opened.epoch, bind);
+    let granted = u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX);
+    let connack = Connack {
+        session_present: opened.is_present,
+        refused: None,
+        assigned_client_id: is_assigned.then_some(connect.client_id.as_str()),
+        session_expiry: (granted != connect.session_expiry).then_some(granted),
+        maximum_packet: broker.limits.packet_bytes,
+        topic_alias_maximum: broker.limits.topic_aliases,
+    };
+    wire::connack(output, version, &connack);
+    tracing::debug!(
+        mqtt.client_id = %connect.client_id.escape_debug(),
+        identity = %identity,
+        session_present = opened.is_present,
+        "client connected"
+    );
+    let keep_alive = Duration::from_secs(u64::from(connect.keep_alive));
+    let client = Client {
+        broker: broker.clone(),
+        who: identity.to_string(),
+        access,
+        client_id: connect.client_id,
+        version,
+        handle: opened.handle,
+        epoch: opened.epoch,
+        will: connect.will,
+        keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
+        aliases: HashMap::new(),
+        is_session_kept: connect.session_expiry > 0,
+        has_published: false,
+    };
+    Ok((client, opened.kicked, opened.gone))
+}

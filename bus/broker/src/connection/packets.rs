@@ -1,0 +1,309 @@
+//! What each packet of a client does: checked against its access, then done.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::time::now;
+use bytes::BytesMut;
+
+use super::End;
+use crate::acl::Access;
+use crate::broker::Broker;
+use crate::events::Refusal;
+use crate::exchange::ExchangeError;
+use crate::message::{Draft, Parts};
+use crate::session::Session;
+use crate::sessions::Handle;
+use crate::topic;
+use crate::will;
+use crate::wire::{
+    self, Acknowledgement, FilterRequest, Packet, Publish, Qos, Reason, RetainHandling, Version,
+    Will,
+};
+
+/// DISCONNECT with Will Message (MQTT 5 section 3.14.2.1).
+const WITH_WILL: u8 = 0x04;
+/// No subscription existed (MQTT 5 section 3.11.3).
+const NO_SUBSCRIPTION: u8 = 0x11;
+/// Packet Identifier not found (MQTT 5 section 3.7.2.1).
+const NOT_FOUND: u8 = 0x92;
+
+/// A client that got its CONNACK.
+pub(super) struct Client {
+    pub(super) broker: Arc<Broker>,
+    /// `role:name`.
+    pub(super) who: String,
+    pub(super) access: Access,
+    pub(super) client_id: String,
+    pub(super) version: Version,
+    pub(super) handle: Arc<Handle>,
+    pub(super) epoch: u64,
+    pub(super) will: Option<Will>,
+    pub(super) keep_alive: Option<Duration>,
+    /// Topic aliases that the client set; bounded by the Topic Alias Maximum it was told.
+    pub(super) aliases: HashMap<u16, String>,
+    /// CONNECT asked for a session that outlives the connection.
+    pub(super) is_session_kept: bool,
+    /// It published since the fan-out was last asked for congestion.
+    pub(super) has_published: bool,
+}
+
+impl Client {
+    fn with<T>(&self, work: impl FnOnce(&mut Session) -> T) -> Result<T, End> {
+        let done = self.handle.with(self.epoch, work);
+        done.ok_or(End::Ended(Reason::SessionTakenOver))
+    }
+
+    fn refused(&self, kind: &'static str, what: &str) {
+        let refusal = Refusal {
+            kind,
+            who: &self.who,
+            what,
+        };
+        self.broker.refuse(&refusal, now());
+    }
+
+    pub(super) async fn handle_packet(
+        &mut self,
+        packet: Packet,
+        out: &mut BytesMut,
+    ) -> Result<(), End> {
+        match packet {
+            Packet::Publish(publish) => self.publish(publish, out),
+            Packet::Puback { pid } => self.with(|session| session.handle_puback(pid)),
+            Packet::Pubrec { pid, failed } => {
+                self.with(|session| session.handle_pubrec(pid, failed, out))
+            }
+            Packet::Pubcomp { pid } => self.with(|session| session.handle_pubcomp(pid)),
+            Packet::Pubrel { pid } => {
+                let is_known = self.with(|session| session.handle_pubrel(pid))?;
+                let reason = if is_known { 0 } else { NOT_FOUND };
+                self.acknowledge(out, Acknowledgement::Pubcomp, pid, reason);
+                Ok(())
+            }
+            Packet::Subscribe { pid, id, filters } => self.subscribe(pid, id, filters, out).await,
+            Packet::Unsubscribe { pid, filters } => self.unsubscribe(pid, &filters, out).await,
+            Packet::Pingreq => {
+                wire::pingresp(out);
+                Ok(())
+            }
+            Packet::Disconnect {
+                reason,
+                session_expiry,
+            } => Err(self.disconnect(reason, session_expiry)),
+            // MQTT-3.1.0-2
+            Packet::Connect(_) => Err(End::Refused(Reason::ProtocolError)),
+        }
+    }
+
+    fn acknowledge(&self, out: &mut BytesMut, kind: Acknowledgement, pid: u16, reason: u8) {
+        wire::acknowledgement(out, self.version, kind, pid, reason);
+    }
+
+    /// Puts the topic of a topic alias in place (MQTT 5 section 3.3.2.3.4).
+    fn resolve(&mut self, publish: &mut Publish) -> Result<(), End> {
+        let Some(alias) = publish.alias else {
+            return Ok(());
+        };
+        if alias == 0 || alias > self.broker.limits.topic_aliases {
+            return Err(End::Refused(Reason::TopicAliasInvalid));
+        }
+        if publish.topic.is_empty() {
+            let known = self.aliases.get(&alias);
+            let known = known.ok_or(End::Refused(Reason::ProtocolError))?;
+            publish.topic.clone_from(known);
+        } else {
+            self.aliases.insert(alias, publish.topic.clone());
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, mut publish: Publish, out: &mut BytesMut) -> Result<(), End> {
+        self.resolve(&mut publish)?;
+        if !topic::is_topic_name(&publish.topic) {
+            return Err(End::Refused(Reason::TopicNameInvalid));
+        }
+        self.broker.metrics.received.inc();
+        let pid = publish.pid;
+        if publish.qos == Qos::ExactlyOnce && !self.with(|session| session.handle_qos2(pid))? {
+            self.acknowledge(out, Acknowledgement::Pubrec, pid, 0);
+            return Ok(());
+        }
+        let refused = if self.access.may_publish(&publish.topic) {
+            self.hand_over(&publish)?
+        } else {
+            self.refused("publish", &publish.topic);
+            Some(Reason::NotAuthorized)
+        };
+        self.answer(publish.qos, pid, refused, out)
+    }
+
+    fn hand_over(&mut self, publish: &Publish) -> Result<Option<Reason>, End> {
+        let draft = Draft::new(&Parts {
+            topic: &publish.topic,
+            payload: publish.payload.as_slice(),
+            qos: publish.qos,
+            retain: publish.retain,
+            origin: self.handle.number(),
+            expires: publish.expiry.map(|seconds| will::expires(seconds, now())),
+            properties: &publish.properties,
+        });
+        self.has_published = true;
+        match self.broker.exchange.publish(draft) {
+            Ok(()) => Ok(None),
+            Err(ExchangeError::RetainedFull) => {
+                self.broker.metrics.refused("retained");
+                Ok(Some(Reason::QuotaExceeded))
+            }
+            Err(ExchangeError::Stopped(_)) => Err(End::Ended(Reason::ServerUnavailable)),
+        }
+    }
+
+    /// Acknowledges a PUBLISH, or refuses it as far as the client's MQTT has a word for that.
+    fn answer(
+        &self,
+        qos: Qos,
+        pid: u16,
+        refused: Option<Reason>,
+        out: &mut BytesMut,
+    ) -> Result<(), End> {
+        if let (Some(reason), Version::V4) = (refused, self.version) {
+            return Err(End::Ended(reason));
+        }
+        let reason = refused.map_or(0, |reason| reason as u8);
+        match qos {
+            Qos::AtMostOnce => {}
+            Qos::AtLeastOnce => self.acknowledge(out, Acknowledgement::Puback, pid, reason),
+            Qos::ExactlyOnce => {
+                if refused.is_some() {
+                    self.with(|session| session.refuse_qos2(pid))?;
+                }
+                self.acknowledge(out, Acknowledgement::Pubrec, pid, reason);
+            }
+        }
+        Ok(())
+    }
+
+    async fn subscribe(
+        &mut self,
+        pid: u16,
+        id: Option<u32>,
+        filters: Vec<FilterRequest>,
+        out: &mut BytesMut,
+    ) -> Result<(), End> {
+        let mut codes = Vec::with_capacity(filters.len());
+        let mut granted = Vec::with_capacity(filters.len());
+        for request in filters {
+            let qos = request.qos as u8;
+            match self.check_filter(&request.filter)? {
+                Some(reason) => codes.push(reason as u8),
+                None => {
+                    codes.push(qos);
+                    self.grant(&request, id).await?;
+                    granted.push(request);
+                }
+            }
+        }
+        wire::suback(out, self.version, pid, &codes);
+        Ok(())
+    }
+
+    /// Why a Topic Filter can't be subscribed to.
+    fn check_filter(&self, filter: &str) -> Result<Option<Reason>, End> {
+        if filter.starts_with("$share/") {
+            return Ok(Some(Reason::SharedSubscriptionsNotSupported));
+        }
+        if !topic::is_topic_filter(filter) {
+            return Ok(Some(Reason::TopicFilterInvalid));
+        }
+        if !self.access.may_subscribe(filter) {
+            self.refused("subscribe", filter);
+            return Ok(Some(Reason::NotAuthorized));
+        }
+        let maximum = self.broker.limits.subscriptions;
+        let is_full = self.with(|session| {
+            session.subscription_count() >= maximum && !session.is_subscribed(filter)
+        })?;
+        if is_full {
+            self.broker.metrics.refused("subscriptions");
+            return Ok(Some(Reason::QuotaExceeded));
+        }
+        Ok(None)
+    }
+
+    async fn grant(&self, request: &FilterRequest, id: Option<u32>) -> Result<(), End> {
+        let exchange = &self.broker.exchange;
+        let is_new = self.with(|session| !session.is_subscribed(&request.filter))?;
+        if is_new {
+            let subscribed = self.handle.subscribe(exchange, &request.filter).await;
+            subscribed.map_err(|_| End::Ended(Reason::ServerUnavailable))?;
+        }
+        // The fan-out misses nothing from here on, so the order of these two steps leaves no gap.
+        let (at, snapshot) = match request.retain_handling {
+            RetainHandling::Always => snapshot(exchange, &request.filter),
+            RetainHandling::IfNew if is_new => snapshot(exchange, &request.filter),
+            _ => (exchange.last(), None),
+        };
+        self.with(|session| session.subscribe(request.clone(), id, at, snapshot))
+    }
+
+    async fn unsubscribe(
+        &mut self,
+        pid: u16,
+        filters: &[String],
+        out: &mut BytesMut,
+    ) -> Result<(), End> {
+        let mut codes = Vec::with_capacity(filters.len());
+        for filter in filters {
+            let (existed, is_last) = self.with(|session| {
+                let existed = session.unsubscribe(filter);
+                (existed, session.subscription_count() == 0)
+            })?;
+            if existed {
+                let done = self.handle.unsubscribe(filter, is_last).await;
+                done.map_err(|_| End::Ended(Reason::ServerUnavailable))?;
+            }
+            codes.push(if existed { 0 } else { NO_SUBSCRIPTION });
+        }
+        wire::unsuback(out, self.version, pid, &codes);
+        Ok(())
+    }
+
+    fn disconnect(&self, reason: u8, session_expiry: Option<u32>) -> End {
+        if let Some(seconds) = session_expiry {
+            // A session that was to end can't be kept after all (MQTT-3.14.2-2).
+            if seconds > 0 && !self.is_session_kept {
+                return End::Refused(Reason::ProtocolError);
+            }
+            let expiry = self.broker.session_expiry(seconds);
+            let sessions = &self.broker.sessions;
+            sessions.set_expiry(&self.client_id, self.epoch, expiry);
+        }
+        End::Goodbye {
+            with_will: reason == WITH_WILL,
+        }
+    }
+
+    /// Lets go of the session, and deals with the Will.
+    pub(super) fn close(&mut self, end: &End) {
+        let will = match end {
+            End::Goodbye { with_will: false } => None,
+            _ => self.will.take(),
+        };
+        let now = now();
+        let sessions = &self.broker.sessions;
+        let due = sessions.close(&self.client_id, &self.handle, self.epoch, will, now.mono);
+        if let Some(will) = due {
+            self.broker.publish_will(will, self.handle.number(), now);
+        }
+    }
+}
+
+fn snapshot(
+    exchange: &crate::exchange::Exchange,
+    filter: &str,
+) -> (u64, Option<Vec<crate::message::Message>>) {
+    let (at, messages) = exchange.snapshot(filter, now().wall.unix_millis());
+    (at, Some(messages))
+}

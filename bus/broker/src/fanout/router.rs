@@ -1,0 +1,240 @@
+//! The fan-out on rumqttd's Router, used so that nothing a peer sends can end it.
+//!
+//! What it sees: QoS 0 messages, not retained, on internal topics (see `name`), from one publishing
+//! link; and one link for each session with subscriptions. It never sees a client's packet, name or
+//! acknowledgement, and a link's last word is always DISCONNECT. One Router per process: its thread
+//! ends with the process.
+
+mod link;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bus::shutdown::Shutdown;
+use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
+use rumqttd::protocol::{Packet, Publish};
+use rumqttd::{Router, RouterConfig};
+use tokio::sync::{Notify, mpsc};
+
+use self::link::{Door, LinkTask, RouterLink};
+use super::name::internal_topic;
+use super::{Fanout, Link, Pending, Sink, Stopped};
+use crate::message::Message;
+use crate::metrics::Metrics;
+
+/// The Router keeps the last messages of every filter, this many bytes in this many pieces, and
+/// drops the oldest unseen when a reader falls behind further. `MAX_LAG` keeps that from happening.
+const SEGMENT_BYTES: usize = 128 * 1024;
+const SEGMENTS: usize = 16;
+
+/// Bytes that a link may be behind before publishers wait for it: a quarter of what the Router keeps.
+const MAX_LAG: u64 = (SEGMENT_BYTES * SEGMENTS / 4) as u64;
+
+/// Messages handed over and not yet taken by the Router, before publishers wait.
+const MAX_BACKLOG: usize = 1024;
+
+/// Messages that the Router hands to a link at a time.
+const READ_MESSAGES: u64 = 512;
+
+/// How long publishers wait at most for a congestion to end.
+const RELIEF: Duration = Duration::from_millis(100);
+
+/// Makes a link with this number; the type of the Router's channel has no public name.
+type Connector = dyn Fn(u32) -> Result<(LinkTx, LinkRx), Stopped> + Send + Sync;
+
+/// The one link that publishes.
+struct Ingest {
+    tx: LinkTx,
+    /// Kept so that the Router has where to answer.
+    _rx: LinkRx,
+    /// The Router was not told of the last messages, because its channel was full.
+    is_silent: bool,
+}
+
+/// Numbers for links; a number is used again, because the Router remembers each for ever.
+#[derive(Debug, Default)]
+struct Numbers {
+    free: Vec<u32>,
+    next: u32,
+}
+
+struct Shared {
+    ingest: Mutex<Ingest>,
+    connector: Box<Connector>,
+    numbers: Mutex<Numbers>,
+    /// Bytes published so far.
+    published: AtomicU64,
+    /// Links that are behind by more than `MAX_LAG`.
+    lagging: AtomicUsize,
+    relief: Notify,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+}
+
+/// rumqttd's Router as a fan-out.
+#[derive(Clone)]
+pub(crate) struct RouterFanout(Arc<Shared>);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl RouterFanout {
+    /// Starts the Router's thread, for at most this many links.
+    pub(crate) fn start(
+        links: usize,
+        metrics: Arc<Metrics>,
+        shutdown: Shutdown,
+    ) -> Result<Self, Stopped> {
+        let config = RouterConfig {
+            // The publishing link, the watchdog's, and links that are just being taken down.
+            max_connections: links + 64,
+            max_outgoing_packet_count: READ_MESSAGES,
+            max_segment_size: SEGMENT_BYTES,
+            max_segment_count: SEGMENTS,
+            ..RouterConfig::default()
+        };
+        let router = Router::new(0, config).spawn();
+        let connector = move |number: u32| {
+            let name = format!("link-{number}");
+            let built = LinkBuilder::new(&name, router.clone()).build();
+            let (tx, rx, _) = built.map_err(|_| Stopped)?;
+            Ok((tx, rx))
+        };
+        let (tx, rx) = connector(0)?;
+        Ok(Self(Arc::new(Shared {
+            ingest: Mutex::new(Ingest {
+                tx,
+                _rx: rx,
+                is_silent: false,
+            }),
+            connector: Box::new(connector),
+            numbers: Mutex::new(Numbers {
+                free: Vec::new(),
+                next: 1,
+            }),
+            published: AtomicU64::new(0),
+            lagging: AtomicUsize::new(0),
+            relief: Notify::new(),
+            metrics,
+            shutdown,
+        })))
+    }
+}
+
+impl Ingest {
+    /// Never waits: when the Router's channel is full, it is told with the next message or
+    /// [`Ingest::tell`].
+    fn publish(&mut self, topic: String, message: Message) -> Result<(), Stopped> {
+        let payload = message.into_bytes();
+        {
+            // A message that is still there means that the Router was told and has not come yet.
+            let mut waiting = self.tx.buffer();
+            if !waiting.is_empty() && !self.is_silent {
+                let publish = Publish::new(topic.into_bytes().into(), payload, false);
+                waiting.push_back(Packet::Publish(publish, None));
+                return Ok(());
+            }
+        }
+        let told = self.tx.try_publish(topic, payload).map(drop);
+        self.told(told)
+    }
+
+    /// Tells the Router of what waits, if it could not be told before.
+    fn tell(&mut self) -> Result<(), Stopped> {
+        if !self.is_silent {
+            return Ok(());
+        }
+        // A packet that makes the Router look and that it has nothing to do for.
+        let told = self.tx.try_unsubscribe("-").map(drop);
+        self.told(told)
+    }
+
+    fn told(&mut self, told: Result<(), LinkError>) -> Result<(), Stopped> {
+        match told {
+            Ok(()) => self.is_silent = false,
+            // Full for now; or closed, which is the watchdog's to find out.
+            Err(LinkError::TrySend(_)) => self.is_silent = true,
+            Err(_) => return Err(Stopped),
+        }
+        Ok(())
+    }
+
+    fn backlog(&self) -> usize {
+        self.tx.buffer().len()
+    }
+}
+
+impl Shared {
+    fn number(&self) -> u32 {
+        let mut numbers = lock(&self.numbers);
+        if let Some(number) = numbers.free.pop() {
+            return number;
+        }
+        let number = numbers.next;
+        numbers.next += 1;
+        number
+    }
+
+    fn is_congested(&self) -> bool {
+        self.lagging.load(Ordering::Relaxed) > 0 || {
+            let ingest = lock(&self.ingest);
+            ingest.is_silent || ingest.backlog() > MAX_BACKLOG
+        }
+    }
+}
+
+impl Fanout for RouterFanout {
+    fn publish(&self, message: Message) -> Result<(), Stopped> {
+        let end = message.position() + message.len() as u64;
+        let topic = internal_topic(message.topic());
+        lock(&self.0.ingest).publish(topic, message)?;
+        self.0.published.store(end, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn attach(&self, sink: Weak<dyn Sink>) -> Pending<'_, Result<Box<dyn Link>, Stopped>> {
+        let shared = self.0.clone();
+        Box::pin(async move {
+            let number = shared.number();
+            let connecting = shared.clone();
+            // Waits for the Router's answer, so not on this thread. Should nobody wait for the
+            // result any more, the door closes itself.
+            let door = tokio::task::spawn_blocking(move || Door::open(number, &connecting));
+            let door = door.await.map_err(|_| Stopped)??;
+            // One session has one request under way at a time.
+            let (commands, queue) = mpsc::channel(4);
+            let task = LinkTask::new(door, sink);
+            shared.shutdown.spawn(task.run(queue));
+            Ok(Box::new(RouterLink::new(commands)) as Box<dyn Link>)
+        })
+    }
+
+    fn is_congested(&self) -> bool {
+        self.0.is_congested()
+    }
+
+    fn relieved(&self) -> Pending<'_, ()> {
+        Box::pin(async move {
+            let relief = async {
+                loop {
+                    let noticed = self.0.relief.notified();
+                    // Whether the Router lives is the watchdog's to find out.
+                    let told = lock(&self.0.ingest).tell();
+                    if told.is_err() || !self.0.is_congested() {
+                        return;
+                    }
+                    let moment = tokio::time::sleep(Duration::from_millis(1));
+                    tokio::select! {
+                        () = noticed => {}
+                        () = moment => {}
+                    }
+                }
+            };
+            if tokio::time::timeout(RELIEF, relief).await.is_err() {
+                tracing::debug!("the congestion of the message core lasts");
+            }
+        })
+    }
+}

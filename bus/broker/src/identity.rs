@@ -1,0 +1,190 @@
+//! Who a client is: a role and a name, from the URI SAN of its certificate.
+//!
+//! Subject fields are never read: what a person may write there says nothing about rights.
+
+use std::fmt;
+
+use bus::id::NodeId;
+use serde::{Deserialize, Serialize};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// What a client of the bus is for; the access list says what that allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Translates another protocol to topics.
+    Bridge,
+    /// The dashboard gateway.
+    Dashboard,
+    /// A person or program that sees and controls.
+    Operator,
+    /// A person or program that sees.
+    Viewer,
+    /// A device that speaks MQTT itself.
+    Node,
+    /// Everything.
+    Admin,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Bridge,
+        Self::Dashboard,
+        Self::Operator,
+        Self::Viewer,
+        Self::Node,
+        Self::Admin,
+    ];
+
+    /// The word for it in certificates, configuration and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Dashboard => "dashboard",
+            Self::Operator => "operator",
+            Self::Viewer => "viewer",
+            Self::Node => "node",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A client that was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) role: Role,
+    /// A level of `[a-z0-9_-]{1,64}`, so that it can stand in a filter.
+    pub(crate) name: String,
+    /// It showed a certificate; then its Client Identifier is bound to its name.
+    pub(crate) certified: bool,
+}
+
+/// Why a certificate names no client of the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoIdentity {
+    #[error("the certificate can't be read")]
+    Unreadable,
+    #[error("the certificate names no role: issue one with certgen issue <role> <name>")]
+    NoRole,
+    #[error("the certificate names more than one role")]
+    Ambiguous,
+}
+
+/// The SAN of an identity is `urn:nodebus:<role>:<name>`.
+const PREFIX: &str = "urn:nodebus:";
+
+fn parse_uri(uri: &str) -> Option<(Role, &str)> {
+    let (role, name) = uri.strip_prefix(PREFIX)?.split_once(':')?;
+    let role = Role::ALL.into_iter().find(|known| known.as_str() == role)?;
+    NodeId::new(name).ok()?;
+    Some((role, name))
+}
+
+impl Identity {
+    /// The client of a listener without TLS.
+    pub(crate) fn anonymous(role: Role) -> Self {
+        Self {
+            role,
+            name: "anonymous".to_owned(),
+            certified: false,
+        }
+    }
+
+    /// Reads the role SAN of an end-entity certificate that was verified already.
+    pub(crate) fn from_certificate(der: &[u8]) -> Result<Self, NoIdentity> {
+        let (_, certificate) =
+            X509Certificate::from_der(der).map_err(|_| NoIdentity::Unreadable)?;
+        let names = certificate
+            .subject_alternative_name()
+            .map_err(|_| NoIdentity::Unreadable)?;
+        let uris = names
+            .iter()
+            .flat_map(|extension| &extension.value.general_names)
+            .filter_map(|name| match name {
+                GeneralName::URI(uri) => Some(*uri),
+                _ => None,
+            });
+        Self::from_uris(uris)
+    }
+
+    fn from_uris<'a>(uris: impl Iterator<Item = &'a str>) -> Result<Self, NoIdentity> {
+        let mut found = uris.filter(|uri| uri.starts_with(PREFIX)).map(parse_uri);
+        match (found.next(), found.next()) {
+            (Some(Some((role, name))), None) => Ok(Self {
+                role,
+                name: name.to_owned(),
+                certified: true,
+            }),
+            (_, Some(_)) => Err(NoIdentity::Ambiguous),
+            _ => Err(NoIdentity::NoRole),
+        }
+    }
+
+    /// Whether it may use this Client Identifier: its name, or `<name>:` and anything.
+    pub(crate) fn may_be(&self, client_id: &str) -> bool {
+        !self.certified
+            || client_id
+                .strip_prefix(&self.name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.role, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(uris: &[&str], expected: Result<(Role, &str), NoIdentity>) {
+        let found = Identity::from_uris(uris.iter().copied());
+        assert_eq!(
+            found.map(|found| (found.role, found.name)),
+            expected.map(|(r, n)| (r, n.to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_role_stands_in_one_uri() {
+        check(&["urn:nodebus:bridge:coap"], Ok((Role::Bridge, "coap")));
+        check(
+            &["https://x", "urn:nodebus:node:n-1"],
+            Ok((Role::Node, "n-1")),
+        );
+        check(&[], Err(NoIdentity::NoRole));
+        check(&["urn:nodebus:root:x"], Err(NoIdentity::NoRole));
+        check(&["urn:nodebus:node:+"], Err(NoIdentity::NoRole));
+        check(&["urn:nodebus:node:a/b"], Err(NoIdentity::NoRole));
+        check(&["urn:nodebus:node:"], Err(NoIdentity::NoRole));
+        check(
+            &["urn:nodebus:node:a", "urn:nodebus:admin:a"],
+            Err(NoIdentity::Ambiguous),
+        );
+    }
+
+    #[test]
+    fn a_client_identifier_is_bound_to_the_name() {
+        let mut identity = Identity::anonymous(Role::Viewer);
+        assert!(identity.may_be("anything"));
+        identity.certified = true;
+        identity.name = "ws".to_owned();
+        for good in ["ws", "ws:1", "ws:"] {
+            assert!(identity.may_be(good), "{good}");
+        }
+        for bad in ["", "w", "ws2", "coap", "WS"] {
+            assert!(!identity.may_be(bad), "{bad}");
+        }
+    }
+}

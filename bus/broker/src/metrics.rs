@@ -1,0 +1,141 @@
+//! What the broker counts.
+
+use std::sync::atomic::AtomicU64;
+
+use bus::admin::Admin;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+/// One label; its values are words of this crate, never a peer's.
+type Label = [(&'static str, &'static str); 1];
+type ByLabel = Family<Label, Counter>;
+
+/// The broker's metrics, named `bus_broker_...`.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    /// Connections open now.
+    pub(crate) connections: Gauge,
+    /// Connections that were closed, by reason.
+    closed: ByLabel,
+    /// TLS handshakes, by result.
+    handshakes: ByLabel,
+    /// Clients, publications and subscriptions refused, by kind.
+    refused: ByLabel,
+    /// Messages from clients.
+    pub(crate) received: Counter,
+    /// Messages to clients.
+    pub(crate) sent: Counter,
+    /// Messages that a client did not get, by reason.
+    dropped: ByLabel,
+    /// Packets that were no MQTT or not allowed, by reason.
+    malformed: ByLabel,
+    /// Retained messages.
+    pub(crate) retained: Gauge,
+    /// Their size.
+    pub(crate) retained_bytes: Gauge,
+    /// Sessions, with clients present or absent.
+    pub(crate) sessions: Gauge,
+    /// Messages lost in the message core.
+    pub(crate) gaps: Counter,
+    /// Seconds since the watchdog's message last came through the message core.
+    pub(crate) watchdog_age: Gauge<f64, AtomicU64>,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub(crate) fn new(admin: &Admin) -> Self {
+        let metrics = Self::default();
+        admin
+            .register(|registry| metrics.register(registry.sub_registry_with_prefix("bus_broker")));
+        metrics
+    }
+
+    fn register(&self, r: &mut Registry) {
+        r.register("connections", "Open connections", self.connections.clone());
+        r.register(
+            "closed_connections",
+            "Closed connections by reason",
+            self.closed.clone(),
+        );
+        r.register(
+            "handshakes",
+            "TLS handshakes by result",
+            self.handshakes.clone(),
+        );
+        r.register("refused", "Refusals by kind", self.refused.clone());
+        r.register(
+            "received_messages",
+            "Messages from clients",
+            self.received.clone(),
+        );
+        r.register("sent_messages", "Messages to clients", self.sent.clone());
+        r.register(
+            "dropped_messages",
+            "Messages not delivered, by reason",
+            self.dropped.clone(),
+        );
+        r.register(
+            "malformed_packets",
+            "Packets that ended their connection",
+            self.malformed.clone(),
+        );
+        r.register(
+            "retained_messages",
+            "Retained messages",
+            self.retained.clone(),
+        );
+        r.register_with_unit(
+            "retained",
+            "Size of retained messages",
+            Unit::Bytes,
+            self.retained_bytes.clone(),
+        );
+        r.register(
+            "sessions",
+            "Sessions, clients present or absent",
+            self.sessions.clone(),
+        );
+        r.register(
+            "gap_messages",
+            "Messages lost in the message core",
+            self.gaps.clone(),
+        );
+        r.register_with_unit(
+            "watchdog_age",
+            "Time since a message last came through the message core",
+            Unit::Seconds,
+            self.watchdog_age.clone(),
+        );
+    }
+
+    /// Counts a closed connection.
+    pub(crate) fn closed(&self, reason: &'static str) {
+        self.closed.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Counts a handshake.
+    pub(crate) fn handshake(&self, result: &'static str) {
+        self.handshakes.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// Counts a refusal.
+    pub(crate) fn refused(&self, kind: &'static str) {
+        self.refused.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    /// Counts messages that a client did not get.
+    pub(crate) fn dropped(&self, reason: &'static str, count: u64) {
+        if count > 0 {
+            self.dropped
+                .get_or_create(&[("reason", reason)])
+                .inc_by(count);
+        }
+    }
+
+    /// Counts a packet that ended its connection.
+    pub(crate) fn malformed(&self, reason: &'static str) {
+        self.malformed.get_or_create(&[("reason", reason)]).inc();
+    }
+}

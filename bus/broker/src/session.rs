@@ -1,0 +1,258 @@
+//! One MQTT session, without IO: its subscriptions and the flows of its messages in both directions.
+//!
+//! It outlives connections. A connection lends it [`Terms`]; while there is none, QoS 1 and 2
+//! wait. It never asks who may do what: that is decided before anything comes here.
+
+mod outgoing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+
+use bytes::BytesMut;
+
+pub(crate) use self::outgoing::{Bounds, Pushed, Sent};
+use self::outgoing::{Delivery, Outgoing};
+use crate::message::Message;
+use crate::topic;
+use crate::wire::{self, Acknowledgement, FilterRequest, Qos, Version};
+
+/// What the present connection agreed on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) version: Version,
+    /// Unacknowledged messages that the client takes at a time.
+    pub(crate) window: u16,
+    /// The largest packet that the client takes, bytes.
+    pub(crate) maximum_packet: u32,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    request: FilterRequest,
+    /// Subscription Identifier (MQTT 5 section 3.8.2.1.2).
+    id: Option<u32>,
+    /// Messages up to this number came before the subscription.
+    since: u64,
+    /// Retained messages up to this number were covered by its snapshot.
+    snapshot: u64,
+}
+
+/// One session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Its number, which its own messages carry as their origin.
+    number: u64,
+    subscriptions: Vec<Subscription>,
+    outgoing: Outgoing,
+    /// QoS 2 messages that came in and were not released yet.
+    incoming: HashSet<u16>,
+    terms: Option<Terms>,
+    /// The bounds were passed; the connection is to end.
+    overflowed: bool,
+}
+
+impl Session {
+    /// A session without subscriptions.
+    pub(crate) fn new(number: u64, bounds: Bounds) -> Self {
+        Self {
+            number,
+            subscriptions: Vec::new(),
+            outgoing: Outgoing::new(bounds),
+            incoming: HashSet::new(),
+            terms: None,
+            overflowed: false,
+        }
+    }
+
+    /// A connection takes the session up: what was unacknowledged is sent again (MQTT-4.4.0-1).
+    pub(crate) fn connect(&mut self, terms: Terms) {
+        self.terms = Some(terms);
+        self.overflowed = false;
+        self.outgoing.resume();
+    }
+
+    /// The connection is gone: QoS 0 and what only a snapshot held are dropped.
+    pub(crate) fn disconnect(&mut self) {
+        self.terms = None;
+        self.outgoing.suspend();
+    }
+
+    /// Whether its queue went over the second bound.
+    pub(crate) fn is_overflowed(&self) -> bool {
+        self.overflowed
+    }
+
+    /// Topic Filters subscribed to.
+    pub(crate) fn filters(&self) -> impl Iterator<Item = &str> {
+        let subscriptions = self.subscriptions.iter();
+        subscriptions.map(|subscription| subscription.request.filter.as_str())
+    }
+
+    /// How many subscriptions it has.
+    pub(crate) fn subscription_count(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Whether it has a subscription with exactly this filter.
+    pub(crate) fn is_subscribed(&self, filter: &str) -> bool {
+        self.filters().any(|known| known == filter)
+    }
+
+    /// Adds a subscription, or replaces the one with the same filter (MQTT-3.8.4-3).
+    ///
+    /// `at` is the number of the last message before it. With a snapshot, those retained messages
+    /// are delivered first, all of them, in order, outside the bounds of the queue.
+    pub(crate) fn subscribe(
+        &mut self,
+        request: FilterRequest,
+        id: Option<u32>,
+        at: u64,
+        snapshot: Option<Vec<Message>>,
+    ) {
+        let covered = if snapshot.is_some() { at } else { 0 };
+        for message in snapshot.into_iter().flatten() {
+            if request.no_local && message.origin() == self.number {
+                continue;
+            }
+            self.outgoing.push_snapshot(Delivery {
+                qos: message.qos().min(request.qos),
+                message,
+                retain: true,
+                ids: id.into_iter().collect(),
+            });
+        }
+        let known = self
+            .subscriptions
+            .iter_mut()
+            .find(|known| known.request.filter == request.filter);
+        match known {
+            Some(known) => {
+                known.request = request;
+                known.id = id;
+                known.snapshot = known.snapshot.max(covered);
+            }
+            None => self.subscriptions.push(Subscription {
+                request,
+                id,
+                since: at,
+                snapshot: covered,
+            }),
+        }
+    }
+
+    /// Removes a subscription; gives whether there was one.
+    pub(crate) fn unsubscribe(&mut self, filter: &str) -> bool {
+        let before = self.subscriptions.len();
+        self.subscriptions
+            .retain(|known| known.request.filter != filter);
+        self.subscriptions.len() < before
+    }
+
+    /// Takes a message from the fan-out, once, whatever the number of its filters that match
+    /// (MQTT 5 section 3.3.4).
+    pub(crate) fn handle_message(&mut self, message: &Message) -> Pushed {
+        let Some(delivery) = self.matched(message) else {
+            return Pushed::NotAsked;
+        };
+        if self.terms.is_none() && delivery.qos == Qos::AtMostOnce {
+            return Pushed::NotAsked;
+        }
+        let pushed = self.outgoing.push(delivery, self.terms.is_some());
+        self.overflowed |= pushed == Pushed::Overflow;
+        pushed
+    }
+
+    fn matched(&self, message: &Message) -> Option<Delivery> {
+        let (name, seq) = (message.topic(), message.seq());
+        let mut delivery: Option<Delivery> = None;
+        for known in &self.subscriptions {
+            if !topic::matches(&known.request.filter, name) {
+                continue;
+            }
+            // A snapshot told this topic's value of then: an older one must not follow it.
+            if message.is_retain() && seq <= known.snapshot {
+                return None;
+            }
+            let own = known.request.no_local && message.origin() == self.number;
+            if seq <= known.since || own {
+                continue;
+            }
+            let retain = known.request.retain_as_published && message.is_retain();
+            let qos = message.qos().min(known.request.qos);
+            match &mut delivery {
+                None => {
+                    delivery = Some(Delivery {
+                        message: message.clone(),
+                        qos,
+                        retain,
+                        ids: known.id.into_iter().collect(),
+                    });
+                }
+                Some(delivery) => {
+                    delivery.qos = delivery.qos.max(qos);
+                    delivery.retain |= retain;
+                    delivery.ids.extend(known.id);
+                }
+            }
+        }
+        delivery
+    }
+
+    /// Takes a QoS 2 PUBLISH; gives whether it is new, and not a repetition (MQTT-4.3.3-10).
+    pub(crate) fn handle_qos2(&mut self, pid: u16) -> bool {
+        self.incoming.insert(pid)
+    }
+
+    /// Forgets a QoS 2 PUBLISH that was refused.
+    pub(crate) fn refuse_qos2(&mut self, pid: u16) {
+        self.incoming.remove(&pid);
+    }
+
+    /// Takes a PUBREL; gives whether its message was known.
+    pub(crate) fn handle_pubrel(&mut self, pid: u16) -> bool {
+        self.incoming.remove(&pid)
+    }
+
+    /// Takes a PUBACK. One that nobody waits for is ignored.
+    pub(crate) fn handle_puback(&mut self, pid: u16) {
+        self.outgoing.handle_puback(pid);
+    }
+
+    /// Takes a PUBREC and writes what follows it.
+    pub(crate) fn handle_pubrec(&mut self, pid: u16, failed: bool, out: &mut BytesMut) {
+        let Some(terms) = self.terms else { return };
+        if failed {
+            self.outgoing.abandon(pid);
+            return;
+        }
+        // Packet Identifier not found
+        let reason = if self.outgoing.handle_pubrec(pid) {
+            0
+        } else {
+            0x92
+        };
+        wire::acknowledgement(out, terms.version, Acknowledgement::Pubrel, pid, reason);
+    }
+
+    /// Takes a PUBCOMP. One that nobody waits for is ignored.
+    pub(crate) fn handle_pubcomp(&mut self, pid: u16) {
+        self.outgoing.handle_pubcomp(pid);
+    }
+
+    /// Writes what may go to the client now, until `out` holds `budget` bytes.
+    ///
+    /// Call it again when the client acknowledged something, when the output was sent, or when a
+    /// message came in.
+    pub(crate) fn poll_transmit(
+        &mut self,
+        now_millis: i64,
+        budget: usize,
+        out: &mut BytesMut,
+    ) -> Sent {
+        match &self.terms {
+            Some(terms) => self.outgoing.poll(terms, now_millis, budget, out),
+            None => Sent::default(),
+        }
+    }
+}

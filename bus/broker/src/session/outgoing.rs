@@ -1,0 +1,369 @@
+//! Messages on their way to one client: the queue, the window, and what waits for acknowledgement.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::BytesMut;
+
+use super::Terms;
+use crate::message::Message;
+use crate::wire::{self, Acknowledgement, Delivered, Qos, Version};
+
+/// A message with the options of the subscriptions that asked for it.
+#[derive(Debug, Clone)]
+pub(super) struct Delivery {
+    pub(super) message: Message,
+    pub(super) qos: Qos,
+    pub(super) retain: bool,
+    pub(super) ids: Vec<u32>,
+}
+
+/// How much may wait for one session.
+///
+/// Full means: QoS 0 is dropped at the bound; at twice the bound a connected client is
+/// disconnected, and an absent one loses its oldest message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// No subscription asks for it.
+    NotAsked,
+    /// It waits.
+    Queued,
+    /// It was QoS 0 and the queue is full.
+    Dropped,
+    /// It waits, and the oldest one that did is gone.
+    DroppedOldest,
+    /// The second bound is passed: the client is to be disconnected.
+    Overflow,
+}
+
+/// What one call of [`Outgoing::poll`] did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// Messages written.
+    pub(crate) messages: u64,
+    /// Messages that were of no use any more.
+    pub(crate) expired: u64,
+    /// Messages over the client's Maximum Packet Size.
+    pub(crate) too_large: u64,
+}
+
+#[derive(Debug)]
+struct Queued {
+    delivery: Delivery,
+    /// It counts against the bounds; messages of a snapshot don't.
+    counted: bool,
+}
+
+#[derive(Debug)]
+enum Flow {
+    /// PUBLISH was sent, PUBACK or PUBREC is awaited.
+    Published(Delivery),
+    /// PUBREL was sent, PUBCOMP is awaited.
+    Released,
+}
+
+#[derive(Debug)]
+struct Inflight {
+    /// Its place among all that were ever sent, for sending again in order (MQTT-4.6.0-1).
+    order: u64,
+    /// Bytes counted against the bounds.
+    bytes: usize,
+    flow: Flow,
+}
+
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    bounds: Bounds,
+    queue: VecDeque<Queued>,
+    inflight: HashMap<u16, Inflight>,
+    /// Packet Identifiers whose packets are to be sent again, oldest first.
+    resend: VecDeque<u16>,
+    last_pid: u16,
+    order: u64,
+    /// Counted messages in the queue.
+    messages: usize,
+    /// Counted bytes in the queue and unacknowledged.
+    bytes: usize,
+}
+
+impl Outgoing {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            queue: VecDeque::new(),
+            inflight: HashMap::new(),
+            resend: VecDeque::new(),
+            last_pid: 0,
+            order: 0,
+            messages: 0,
+            bytes: 0,
+        }
+    }
+
+    fn is_over(&self, factor: usize) -> bool {
+        self.messages >= self.bounds.messages.saturating_mul(factor)
+            || self.bytes >= self.bounds.bytes.saturating_mul(factor)
+    }
+
+    pub(super) fn push(&mut self, delivery: Delivery, is_connected: bool) -> Pushed {
+        if delivery.qos == Qos::AtMostOnce && self.is_over(1) {
+            return Pushed::Dropped;
+        }
+        let mut pushed = Pushed::Queued;
+        if self.is_over(2) {
+            if is_connected {
+                return Pushed::Overflow;
+            }
+            self.drop_oldest();
+            pushed = Pushed::DroppedOldest;
+        }
+        self.messages += 1;
+        self.bytes += delivery.message.len();
+        self.queue.push_back(Queued {
+            delivery,
+            counted: true,
+        });
+        pushed
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(oldest) = self.queue.pop_front() {
+            self.uncount(&oldest);
+        }
+    }
+
+    fn uncount(&mut self, queued: &Queued) {
+        if queued.counted {
+            self.messages -= 1;
+            self.bytes -= queued.delivery.message.len();
+        }
+    }
+
+    pub(super) fn push_snapshot(&mut self, delivery: Delivery) {
+        self.queue.push_back(Queued {
+            delivery,
+            counted: false,
+        });
+    }
+
+    /// Makes everything unacknowledged due again.
+    pub(super) fn resume(&mut self) {
+        let mut pids: Vec<(u64, u16)> = self
+            .inflight
+            .iter()
+            .map(|(&pid, inflight)| (inflight.order, pid))
+            .collect();
+        pids.sort_unstable();
+        self.resend = pids.into_iter().map(|(_, pid)| pid).collect();
+    }
+
+    /// Keeps only what an absent client is owed.
+    pub(super) fn suspend(&mut self) {
+        let queue = std::mem::take(&mut self.queue);
+        for queued in queue {
+            if queued.counted && queued.delivery.qos > Qos::AtMostOnce {
+                self.queue.push_back(queued);
+            } else {
+                self.uncount(&queued);
+            }
+        }
+        self.resend.clear();
+    }
+
+    pub(super) fn handle_puback(&mut self, pid: u16) {
+        if let Some(Inflight {
+            flow: Flow::Published(delivery),
+            ..
+        }) = self.inflight.get(&pid)
+            && delivery.qos == Qos::AtLeastOnce
+        {
+            self.abandon(pid);
+        }
+    }
+
+    /// Gives whether the Packet Identifier is one of a QoS 2 message under way.
+    pub(super) fn handle_pubrec(&mut self, pid: u16) -> bool {
+        let Some(inflight) = self.inflight.get_mut(&pid) else {
+            return false;
+        };
+        match &inflight.flow {
+            Flow::Released => true,
+            Flow::Published(delivery) if delivery.qos == Qos::ExactlyOnce => {
+                self.bytes -= inflight.bytes;
+                inflight.bytes = 0;
+                inflight.flow = Flow::Released;
+                true
+            }
+            Flow::Published(_) => false,
+        }
+    }
+
+    pub(super) fn handle_pubcomp(&mut self, pid: u16) {
+        let inflight = self.inflight.get(&pid);
+        if inflight.is_some_and(|inflight| matches!(inflight.flow, Flow::Released)) {
+            self.abandon(pid);
+        }
+    }
+
+    /// Ends the flow of a Packet Identifier.
+    pub(super) fn abandon(&mut self, pid: u16) {
+        if let Some(inflight) = self.inflight.remove(&pid) {
+            self.bytes -= inflight.bytes;
+        }
+    }
+
+    fn next_pid(&mut self) -> u16 {
+        loop {
+            self.last_pid = self.last_pid.checked_add(1).unwrap_or(1);
+            if !self.inflight.contains_key(&self.last_pid) {
+                return self.last_pid;
+            }
+        }
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        terms: &Terms,
+        now_millis: i64,
+        budget: usize,
+        out: &mut BytesMut,
+    ) -> Sent {
+        let mut sent = Sent::default();
+        while out.len() < budget {
+            let Some(pid) = self.resend.pop_front() else {
+                break;
+            };
+            self.send_again(pid, terms, now_millis, out, &mut sent);
+        }
+        if !self.resend.is_empty() {
+            return sent;
+        }
+        // One Packet Identifier always stays free, so that `next_pid` ends.
+        let window = usize::from(terms.window.min(u16::MAX - 1));
+        while out.len() < budget {
+            let Some(head) = self.queue.front() else {
+                break;
+            };
+            if head.delivery.qos > Qos::AtMostOnce && self.inflight.len() >= window {
+                break;
+            }
+            if let Some(head) = self.queue.pop_front() {
+                self.send(head, terms, now_millis, out, &mut sent);
+            }
+        }
+        // After a burst, its memory goes back.
+        if self.queue.is_empty() && self.queue.capacity() > 64 {
+            self.queue = VecDeque::new();
+        }
+        if self.inflight.is_empty() && self.inflight.capacity() > 64 {
+            self.inflight = HashMap::new();
+        }
+        sent
+    }
+
+    fn send(
+        &mut self,
+        queued: Queued,
+        terms: &Terms,
+        now_millis: i64,
+        out: &mut BytesMut,
+        sent: &mut Sent,
+    ) {
+        let pid = match queued.delivery.qos {
+            Qos::AtMostOnce => 0,
+            _ => self.next_pid(),
+        };
+        let is_written = write(&queued.delivery, pid, false, terms, now_millis, out, sent);
+        if !is_written || pid == 0 {
+            self.uncount(&queued);
+            return;
+        }
+        let bytes = if queued.counted {
+            self.messages -= 1;
+            queued.delivery.message.len()
+        } else {
+            0
+        };
+        self.order += 1;
+        self.inflight.insert(
+            pid,
+            Inflight {
+                order: self.order,
+                bytes,
+                flow: Flow::Published(queued.delivery),
+            },
+        );
+    }
+
+    fn send_again(
+        &mut self,
+        pid: u16,
+        terms: &Terms,
+        now_millis: i64,
+        out: &mut BytesMut,
+        sent: &mut Sent,
+    ) {
+        let Some(inflight) = self.inflight.get(&pid) else {
+            return;
+        };
+        match &inflight.flow {
+            Flow::Published(delivery) => {
+                if !write(delivery, pid, true, terms, now_millis, out, sent) {
+                    self.abandon(pid);
+                }
+            }
+            Flow::Released => {
+                wire::acknowledgement(out, terms.version, Acknowledgement::Pubrel, pid, 0);
+            }
+        }
+    }
+}
+
+/// Writes one PUBLISH, unless it is of no use any more or too large for the client
+/// (MQTT-3.1.2-24, MQTT-3.3.2-5).
+fn write(
+    delivery: &Delivery,
+    pid: u16,
+    dup: bool,
+    terms: &Terms,
+    now_millis: i64,
+    out: &mut BytesMut,
+    sent: &mut Sent,
+) -> bool {
+    let message = &delivery.message;
+    let mut expiry = None;
+    if let Some(at) = message.expires() {
+        let left = at - now_millis;
+        if left <= 0 {
+            sent.expired += 1;
+            return false;
+        }
+        // Rounded up, so that a message is never said to be useless while it is not.
+        expiry = u32::try_from((left + 999) / 1000).ok();
+    }
+    let packet = Delivered {
+        topic: message.topic(),
+        payload: message.payload(),
+        properties: message.properties(),
+        expiry,
+        subscription_ids: &delivery.ids,
+        qos: delivery.qos as u8,
+        retain: delivery.retain,
+        dup,
+        pid,
+    };
+    let is_large = wire::publish_size(terms.version, &packet) > terms.maximum_packet as usize;
+    if terms.version == Version::V5 && is_large {
+        sent.too_large += 1;
+        return false;
+    }
+    wire::publish(out, terms.version, &packet);
+    sent.messages += 1;
+    true
+}

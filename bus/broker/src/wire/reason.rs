@@ -1,0 +1,68 @@
+//! Reason Codes of MQTT 5 (section 2.4), and what MQTT 3.1.1 has instead.
+
+use std::fmt;
+
+/// Why something was refused or ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub(crate) enum Reason {
+    MalformedPacket = 0x81,
+    ProtocolError = 0x82,
+    UnsupportedProtocolVersion = 0x84,
+    ClientIdentifierNotValid = 0x85,
+    NotAuthorized = 0x87,
+    ServerUnavailable = 0x88,
+    ServerShuttingDown = 0x8b,
+    BadAuthenticationMethod = 0x8c,
+    KeepAliveTimeout = 0x8d,
+    SessionTakenOver = 0x8e,
+    TopicFilterInvalid = 0x8f,
+    TopicNameInvalid = 0x90,
+    TopicAliasInvalid = 0x94,
+    PacketTooLarge = 0x95,
+    QuotaExceeded = 0x97,
+    SharedSubscriptionsNotSupported = 0x9e,
+}
+
+impl Reason {
+    /// The word for it in metrics and logs.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::MalformedPacket => "malformed_packet",
+            Self::ProtocolError => "protocol_error",
+            Self::UnsupportedProtocolVersion => "unsupported_protocol_version",
+            Self::ClientIdentifierNotValid => "client_identifier_not_valid",
+            Self::NotAuthorized => "not_authorized",
+            Self::ServerUnavailable => "server_unavailable",
+            Self::ServerShuttingDown => "server_shutting_down",
+            Self::BadAuthenticationMethod => "bad_authentication_method",
+            Self::KeepAliveTimeout => "keep_alive_timeout",
+            Self::SessionTakenOver => "session_taken_over",
+            Self::TopicFilterInvalid => "topic_filter_invalid",
+            Self::TopicNameInvalid => "topic_name_invalid",
+            Self::TopicAliasInvalid => "topic_alias_invalid",
+            Self::PacketTooLarge => "packet_too_large",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::SharedSubscriptionsNotSupported => "shared_subscriptions_not_supported",
+        }
+    }
+
+    /// The return code of a CONNACK of MQTT 3.1.1 (section 3.2.2.3); none when it has no word for
+    /// it, and the connection is closed without an answer.
+    pub(crate) fn return_code(self) -> Option<u8> {
+        match self {
+            Self::UnsupportedProtocolVersion => Some(1),
+            Self::ClientIdentifierNotValid => Some(2),
+            Self::ServerUnavailable | Self::ServerShuttingDown | Self::QuotaExceeded => Some(3),
+            Self::BadAuthenticationMethod => Some(4),
+            Self::NotAuthorized => Some(5),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

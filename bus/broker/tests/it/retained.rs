@@ -1,0 +1,148 @@
+//! Retained messages: all of them, in order, before what follows.
+
+use std::collections::BTreeMap;
+
+use bus_broker::Role;
+
+use crate::support::{DEADLINE, Options, broker, publish};
+
+const MANY: u32 = 10_000;
+
+async fn complete(qos: u8) {
+    let broker = broker(Role::Admin).await;
+    let mut publisher = broker.v4("p").await;
+    let mut bytes = Vec::new();
+    for i in 0..MANY {
+        let topic = format!("r/{}/{i}", i % 100);
+        bytes.extend(publish(4, &topic, &i.to_be_bytes(), 0, 0, true, &[]));
+    }
+    publisher.send(&bytes).await;
+    publisher.ping().await;
+
+    let mut subscriber = broker.v5("s").await;
+    subscriber.subscribe(5, 1, "r/#", qos).await;
+    // The stream goes on meanwhile: each topic gets a newer value.
+    let mut newer = Vec::new();
+    for i in 0..MANY {
+        let topic = format!("r/{}/{i}", i % 100);
+        newer.extend(publish(
+            4,
+            &topic,
+            &(i + MANY).to_be_bytes(),
+            0,
+            0,
+            true,
+            &[],
+        ));
+    }
+    let writing = async {
+        publisher.send(&newer).await;
+        publisher.ping().await;
+    };
+    let reading = async {
+        let (mut last, mut kept, mut live) = (BTreeMap::new(), 0, 0);
+        while live < MANY {
+            let message = subscriber.message().await;
+            let value = u32::from_be_bytes(message.payload.try_into().unwrap());
+            let before = last.insert(message.topic, value);
+            assert!(
+                before.is_none_or(|before| before < value),
+                "older after newer"
+            );
+            if message.retain {
+                kept += 1;
+            } else {
+                live += 1;
+            }
+        }
+        kept
+    };
+    let both = async { tokio::join!(writing, reading) };
+    let (_, kept) = tokio::time::timeout(3 * DEADLINE, both).await.unwrap();
+    assert_eq!(kept, MANY);
+    assert_eq!(broker.metric("bus_broker_gap_messages_total", ""), 0.0);
+}
+
+#[tokio::test]
+async fn a_wildcard_subscriber_gets_all_of_them_at_qos_0() {
+    complete(0).await;
+}
+
+#[tokio::test]
+async fn a_wildcard_subscriber_gets_all_of_them_at_qos_1() {
+    // Published with QoS 0, so delivered with it; the window is the other test's.
+    complete(1).await;
+}
+
+#[tokio::test]
+async fn a_small_window_gets_all_of_them_too() {
+    let broker = broker(Role::Admin).await;
+    let mut publisher = broker.v4("p").await;
+    let mut bytes = Vec::new();
+    for i in 1..=MANY {
+        let pid = u16::try_from(i % 60_000 + 1).unwrap();
+        bytes.extend(publish(4, &format!("r/{i}"), b"x", 1, pid, true, &[]));
+    }
+    let acked = async {
+        publisher.send(&bytes).await;
+        for _ in 0..MANY {
+            assert_eq!(publisher.packet().await.0, 0x40);
+        }
+    };
+    tokio::time::timeout(DEADLINE, acked).await.unwrap();
+    let mut subscriber = broker.tcp().await;
+    let options = Options {
+        properties: vec![0x21, 0, 7],
+        ..Options::default()
+    };
+    subscriber.connect(5, "s", &options).await;
+    subscriber.subscribe(5, 1, "#", 1).await;
+    let mut topics = std::collections::BTreeSet::new();
+    for _ in 0..MANY {
+        let message = subscriber.message().await;
+        assert!(message.retain && message.qos == 1);
+        topics.insert(message.topic);
+        let [high, low] = message.pid.to_be_bytes();
+        subscriber.send(&[0x40, 2, high, low]).await;
+    }
+    assert_eq!(topics.len(), MANY as usize);
+}
+
+#[tokio::test]
+async fn only_an_empty_retained_message_removes() {
+    let broker = broker(Role::Admin).await;
+    let mut client = broker.v4("c").await;
+    client.publish(4, "a", b"kept", 1, 1, true).await;
+    client.publish(4, "a", b"", 1, 2, false).await;
+    client.ping().await;
+    assert_eq!(client.subscribe(4, 3, "a", 0).await, 0);
+    let message = client.message().await;
+    assert_eq!((&message.payload[..], message.retain), (&b"kept"[..], true));
+    client.publish(4, "a", b"", 0, 0, true).await;
+    // Those who are subscribed see it as any other message.
+    let message = client.message().await;
+    assert!(message.payload.is_empty() && !message.retain);
+    let mut later = broker.v4("l").await;
+    later.subscribe(4, 1, "a", 0).await;
+    assert_eq!(later.ping().await, []);
+}
+
+#[tokio::test]
+async fn retain_handling_is_the_subscribers() {
+    let broker = broker(Role::Admin).await;
+    let mut client = broker.v5("c").await;
+    client.publish(5, "a", b"x", 0, 0, true).await;
+    // 2: never
+    client.subscribe(5, 1, "a", 0x20).await;
+    assert_eq!(client.ping().await, []);
+    // 1: when the subscription is new
+    client.subscribe(5, 2, "a", 0x10).await;
+    assert_eq!(client.ping().await, []);
+    client.subscribe(5, 3, "+", 0x10).await;
+    assert_eq!(client.message().await.payload, b"x");
+    // 0: each time
+    for pid in [4, 5] {
+        client.subscribe(5, pid, "a", 0).await;
+        assert!(client.message().await.retain);
+    }
+}

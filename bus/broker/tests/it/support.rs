@@ -1,0 +1,465 @@
+//! A broker with its own certificates, and a client that sends whatever a test wants.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::admin::Admin;
+use bus::shutdown::Shutdown;
+use bus::topic::Base;
+use bus_broker::{Config, Limits, Role, Started};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, SanType,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// No step of a test takes longer, unless something is wrong.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
+
+pub(crate) fn authority() -> Authority {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "test CA");
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+pub(crate) fn certificate(
+    authority: &Authority,
+    uri: Option<&str>,
+    usage: ExtendedKeyUsagePurpose,
+    edit: impl FnOnce(&mut CertificateParams),
+) -> (CertificateDer<'static>, KeyPair) {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    if let Some(uri) = uri {
+        let uri = SanType::URI(uri.try_into().unwrap());
+        params.subject_alt_names.push(uri);
+    }
+    params.extended_key_usages = vec![usage];
+    edit(&mut params);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, authority).unwrap();
+    (certificate.der().clone(), key)
+}
+
+pub(crate) struct TestBroker {
+    pub(crate) started: Started,
+    pub(crate) admin: Admin,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) authority: Authority,
+    _pki: TempDir,
+}
+
+/// A broker whose plain listener gives everybody this role.
+pub(crate) async fn broker(role: Role) -> TestBroker {
+    broker_with(role, |_| {}).await
+}
+
+pub(crate) async fn broker_with(role: Role, edit: impl FnOnce(&mut Limits)) -> TestBroker {
+    let authority = authority();
+    let usage = ExtendedKeyUsagePurpose::ServerAuth;
+    let (server, key) = certificate(&authority, None, usage, |_| {});
+    let pki = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| std::fs::write(pki.path().join(name), text).unwrap();
+    write("ca.pem", authority.pem());
+    write("key.pem", key.serialize_pem());
+    write("cert.pem", pem(&server));
+    let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let mut limits = Limits::default();
+    edit(&mut limits);
+    let config = Config {
+        listen: loopback,
+        plain_listen: Some(loopback),
+        anonymous: Some(role),
+        pki: pki.path().to_owned(),
+        base: Base::new("b").unwrap(),
+        acl: None,
+        limits,
+    };
+    let (admin, shutdown) = (Admin::default(), Shutdown::new());
+    let started = bus_broker::start(config, &admin, &shutdown).await.unwrap();
+    TestBroker {
+        started,
+        admin,
+        shutdown,
+        authority,
+        _pki: pki,
+    }
+}
+
+fn pem(der: &CertificateDer<'_>) -> String {
+    use std::fmt::Write;
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut line = String::new();
+    for chunk in der.chunks(3) {
+        let mut bits = 0_u32;
+        for i in 0..3 {
+            bits = bits << 8 | u32::from(chunk.get(i).copied().unwrap_or(0));
+        }
+        for i in 0..4 {
+            let digit = char::from(alphabet[(bits >> (18 - 6 * i) & 63) as usize]);
+            line.push(if i <= chunk.len() { digit } else { '=' });
+        }
+        if line.len() == 64 {
+            writeln!(text, "{line}").unwrap();
+            line.clear();
+        }
+    }
+    if !line.is_empty() {
+        writeln!(text, "{line}").unwrap();
+    }
+    text + "-----END CERTIFICATE-----\n"
+}
+
+impl TestBroker {
+    pub(crate) fn plain(&self) -> SocketAddr {
+        self.started.mqtt.unwrap()
+    }
+
+    /// A TCP connection without a byte sent.
+    pub(crate) async fn tcp(&self) -> Raw<TcpStream> {
+        Raw::new(TcpStream::connect(self.plain()).await.unwrap())
+    }
+
+    /// A client of MQTT 3.1.1, connected, clean session, keep alive off.
+    pub(crate) async fn v4(&self, client_id: &str) -> Raw<TcpStream> {
+        let mut raw = self.tcp().await;
+        raw.connect(4, client_id, &Options::default()).await;
+        raw
+    }
+
+    /// A client of MQTT 5, connected, clean start, keep alive off.
+    pub(crate) async fn v5(&self, client_id: &str) -> Raw<TcpStream> {
+        let mut raw = self.tcp().await;
+        raw.connect(5, client_id, &Options::default()).await;
+        raw
+    }
+
+    /// A TLS connection with a client certificate with this URI.
+    pub(crate) async fn tls(&self, uri: Option<&str>) -> std::io::Result<Raw<TlsClient>> {
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        let identity = certificate(&self.authority, uri, usage, |_| {});
+        self.tls_as(Some(identity)).await
+    }
+
+    pub(crate) async fn tls_as(
+        &self,
+        identity: Option<(CertificateDer<'static>, KeyPair)>,
+    ) -> std::io::Result<Raw<TlsClient>> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.authority.der().clone()).unwrap();
+        let config = rustls::ClientConfig::builder_with_provider(bus::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match identity {
+            Some((certificate, key)) => {
+                let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+                config
+                    .with_client_auth_cert(vec![certificate], key)
+                    .unwrap()
+            }
+            None => config.with_no_client_auth(),
+        };
+        let tcp = TcpStream::connect(self.started.mqtts).await?;
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        Ok(Raw::new(connector.connect(name, tcp).await?))
+    }
+
+    /// A client of MQTT 5 over mTLS with this role and name, connected.
+    pub(crate) async fn role(&self, role: Role, name: &str) -> Raw<TlsClient> {
+        let uri = format!("urn:nodebus:{role}:{name}");
+        let mut raw = self.tls(Some(&uri)).await.unwrap();
+        raw.connect(5, name, &Options::default()).await;
+        raw
+    }
+
+    /// The sum of a metric over its labels that contain `labels`.
+    pub(crate) fn metric(&self, name: &str, labels: &str) -> f64 {
+        let text = self.admin.metrics();
+        let lines = text.lines().filter(|l| !l.starts_with('#'));
+        lines
+            .filter(|l| l.split(['{', ' ']).next() == Some(name) && l.contains(labels))
+            .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Waits until a metric is at least this.
+    pub(crate) async fn metric_reaches(&self, name: &str, labels: &str, least: f64) {
+        let reached = async {
+            while self.metric(name, labels) < least {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(DEADLINE, reached).await;
+        assert!(
+            waited.is_ok(),
+            "{name}{{{labels}}} stays below {least}:\n{}",
+            self.admin.metrics()
+        );
+    }
+
+    /// A new client connects, subscribes, publishes and gets its message: the broker lives.
+    pub(crate) async fn lives(&self) {
+        let mut client = self.v4("are-you-alive").await;
+        client.subscribe(4, 1, "alive", 1).await;
+        client.publish(4, "alive", b"yes", 1, 7, false).await;
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            seen.push(client.packet().await.0 & 0xf0);
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, [0x30, 0x40]);
+        client.send(&[0xe0, 0]).await;
+    }
+}
+
+pub(crate) type TlsClient = tokio_rustls::client::TlsStream<TcpStream>;
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    pub(crate) is_kept: bool,
+    pub(crate) keep_alive: u16,
+    /// Topic, payload, QoS, retain.
+    pub(crate) will: Option<(&'static str, &'static str, u8, bool)>,
+    /// MQTT 5 properties of CONNECT and of the Will, without their length.
+    pub(crate) properties: Vec<u8>,
+    pub(crate) will_properties: Vec<u8>,
+}
+
+pub(crate) fn string(text: &str) -> Vec<u8> {
+    let mut bytes = u16::try_from(text.len()).unwrap().to_be_bytes().to_vec();
+    bytes.extend(text.as_bytes());
+    bytes
+}
+
+pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    let mut len = body.len();
+    loop {
+        let more = if len > 127 { 0x80 } else { 0 };
+        bytes.push(u8::try_from(len & 127).unwrap() | more);
+        len >>= 7;
+        if len == 0 {
+            break;
+        }
+    }
+    bytes.extend(body);
+    bytes
+}
+
+pub(crate) fn connect(level: u8, client_id: &str, options: &Options) -> Vec<u8> {
+    let mut body = string("MQTT");
+    let mut flags = if options.is_kept { 0 } else { 2 };
+    if let Some((_, _, qos, retain)) = options.will {
+        flags |= 4 | qos << 3 | u8::from(retain) << 5;
+    }
+    body.extend([level, flags]);
+    body.extend(options.keep_alive.to_be_bytes());
+    let properties = |properties: &[u8], body: &mut Vec<u8>| {
+        if level == 5 {
+            body.push(u8::try_from(properties.len()).unwrap());
+            body.extend(properties);
+        }
+    };
+    properties(&options.properties, &mut body);
+    body.extend(string(client_id));
+    if let Some((topic, payload, _, _)) = options.will {
+        properties(&options.will_properties, &mut body);
+        body.extend(string(topic));
+        body.extend(string(payload));
+    }
+    packet(0x10, &body)
+}
+
+/// A PUBLISH that came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Got {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    pub(crate) dup: bool,
+    pub(crate) pid: u16,
+    pub(crate) properties: Vec<u8>,
+}
+
+pub(crate) struct Raw<S> {
+    stream: S,
+    level: u8,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, level: 4 }
+    }
+
+    pub(crate) fn into_stream(self) -> S {
+        self.stream
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+        self.stream.flush().await.unwrap();
+    }
+
+    /// As `send`, where the broker may have closed already.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok()
+    }
+
+    async fn read_packet(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
+        let first = self.stream.read_u8().await?;
+        let (mut len, mut shift) = (0_usize, 0);
+        loop {
+            let byte = self.stream.read_u8().await?;
+            len |= usize::from(byte & 127) << shift;
+            shift += 7;
+            if byte & 128 == 0 {
+                break;
+            }
+        }
+        let mut body = vec![0; len];
+        self.stream.read_exact(&mut body).await?;
+        Ok((first, body))
+    }
+
+    /// The next packet: its first byte and its body.
+    pub(crate) async fn packet(&mut self) -> (u8, Vec<u8>) {
+        let read = tokio::time::timeout(DEADLINE, self.read_packet());
+        read.await.expect("a packet in time").expect("a packet")
+    }
+
+    /// The reason code of a DISCONNECT, if one comes, before the end of the connection.
+    pub(crate) async fn closed(&mut self) -> Option<u8> {
+        let until_closed = async {
+            let mut reason = None;
+            while let Ok((first, body)) = self.read_packet().await {
+                if first == 0xe0 {
+                    reason = Some(body.first().copied().unwrap_or(0));
+                }
+            }
+            reason
+        };
+        let closed = tokio::time::timeout(DEADLINE, until_closed).await;
+        closed.expect("the connection ends")
+    }
+
+    /// Sends CONNECT and gives the body of the CONNACK.
+    pub(crate) async fn try_connect(&mut self, level: u8, id: &str, options: &Options) -> Vec<u8> {
+        self.level = level;
+        self.send(&connect(level, id, options)).await;
+        let (first, body) = self.packet().await;
+        assert_eq!(first, 0x20);
+        body
+    }
+
+    /// Connects; gives whether the session was present.
+    pub(crate) async fn connect(&mut self, level: u8, id: &str, options: &Options) -> bool {
+        let connack = self.try_connect(level, id, options).await;
+        assert_eq!(connack[1], 0, "refused");
+        connack[0] == 1
+    }
+
+    /// Subscribes and gives the code of the SUBACK; `options` is the byte behind the filter.
+    pub(crate) async fn subscribe(&mut self, level: u8, pid: u16, filter: &str, options: u8) -> u8 {
+        let mut body = pid.to_be_bytes().to_vec();
+        if level == 5 {
+            body.push(0);
+        }
+        body.extend(string(filter));
+        body.push(options);
+        self.send(&packet(0x82, &body)).await;
+        let (first, body) = self.packet().await;
+        assert_eq!((first, &body[..2]), (0x90, &pid.to_be_bytes()[..]));
+        *body.last().unwrap()
+    }
+
+    pub(crate) async fn publish(
+        &mut self,
+        level: u8,
+        topic: &str,
+        payload: &[u8],
+        qos: u8,
+        pid: u16,
+        retain: bool,
+    ) {
+        self.send(&publish(level, topic, payload, qos, pid, retain, &[]))
+            .await;
+    }
+
+    /// The next packet, which is a PUBLISH.
+    pub(crate) async fn message(&mut self) -> Got {
+        let (first, body) = self.packet().await;
+        assert_eq!(first & 0xf0, 0x30, "{first:x} {body:?}");
+        self.parse(first, &body)
+    }
+
+    pub(crate) fn parse(&self, first: u8, body: &[u8]) -> Got {
+        let topic_len = usize::from(u16::from_be_bytes([body[0], body[1]]));
+        let mut at = 2 + topic_len;
+        let (qos, mut pid, mut properties) = ((first >> 1) & 3, 0, Vec::new());
+        if qos > 0 {
+            pid = u16::from_be_bytes([body[at], body[at + 1]]);
+            at += 2;
+        }
+        if self.level == 5 {
+            let len = usize::from(body[at]);
+            assert!(len < 128);
+            properties = body[at + 1..at + 1 + len].to_vec();
+            at += 1 + len;
+        }
+        Got {
+            topic: String::from_utf8(body[2..2 + topic_len].to_vec()).unwrap(),
+            payload: body[at..].to_vec(),
+            qos,
+            retain: first & 1 == 1,
+            dup: first & 8 == 8,
+            pid,
+            properties,
+        }
+    }
+
+    /// Sends PINGREQ; gives everything that came before the answer to it.
+    pub(crate) async fn ping(&mut self) -> Vec<(u8, Vec<u8>)> {
+        self.send(&[0xc0, 0]).await;
+        let mut before = Vec::new();
+        loop {
+            match self.packet().await {
+                (0xd0, _) => return before,
+                other => before.push(other),
+            }
+        }
+    }
+}
+
+pub(crate) fn publish(
+    level: u8,
+    topic: &str,
+    payload: &[u8],
+    qos: u8,
+    pid: u16,
+    retain: bool,
+    properties: &[u8],
+) -> Vec<u8> {
+    let mut body = string(topic);
+    if qos > 0 {
+        body.extend(pid.to_be_bytes());
+    }
+    if level == 5 {
+        body.push(u8::try_from(properties.len()).unwrap());
+        body.extend(properties);
+    }
+    body.extend(payload);
+    packet(0x30 | qos << 1 | u8::from(retain), &body)
+}
