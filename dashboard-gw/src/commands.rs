@@ -109,6 +109,7 @@ pub(crate) struct Commands<T> {
     timeout: Duration,
     waiting: HashMap<String, Waiting<T>>,
     deadlines: BTreeSet<(Instant, String)>,
+    stopping: bool,
 }
 
 impl<T> Commands<T> {
@@ -120,6 +121,7 @@ impl<T> Commands<T> {
             timeout,
             waiting: HashMap::new(),
             deadlines: BTreeSet::new(),
+            stopping: false,
         }
     }
 
@@ -167,6 +169,9 @@ impl<T> Commands<T> {
         client: ClientId,
         request: &Request,
     ) -> Option<&'static str> {
+        if self.stopping {
+            return Some("the dashboard is being stopped: try again in a moment");
+        }
         let of_client = self.waiting.values().filter(|w| w.client == client);
         if of_client.count() >= PER_CLIENT {
             return Some("too many of your requests wait for their answers: wait for some of them");
@@ -227,8 +232,10 @@ impl<T> Commands<T> {
         )
     }
 
-    /// Ends one request because the gateway stops; call it until it gives none.
+    /// Ends one request because the gateway stops; call it until it gives none. From here on none
+    /// is taken.
     pub(crate) fn handle_stop(&mut self, now: Instant) -> Option<(T, Ack)> {
+        self.stopping = true;
         self.end_first(
             now,
             AckStatus::Error,
@@ -395,6 +402,6 @@ mod tests {
         rig.published(&led(json!(1)), 2);
         let ended: Vec<_> = std::iter::from_fn(|| rig.commands.handle_stop(rig.now)).collect();
         assert_eq!(ended.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(rig.commands.poll_timeout(), None);
+        rejected(&mut rig, &led(json!(1)), "being stopped");
     }
 }

@@ -30,8 +30,8 @@ pub struct Config {
     /// Whether everybody who reaches a listener beyond loopback may write. Without it, only a
     /// listener on loopback lets its clients write.
     pub allow_write_without_login: bool,
-    /// Web pages of other hosts that may connect, as `https://host[:port]`; their hosts are names of
-    /// the dashboard, too. Needed behind a reverse proxy that changes the Host.
+    /// Web pages of elsewhere that may connect, as `https://host[:port]`, such as Pyaiot's own
+    /// dashboard; their hosts are names of this dashboard, too. Also needed behind a reverse proxy.
     pub allowed_origins: Vec<String>,
     /// The command that attaches a simulated node, as the page shows it.
     pub demo_command: String,
@@ -40,7 +40,8 @@ pub struct Config {
     /// How long a bridge may take to answer a request; 100 ms to 5 min.
     #[serde(with = "duration")]
     pub command_timeout: Duration,
-    /// The most pages and Pyaiot clients at once; each costs about 50 KiB.
+    /// The most pages and Pyaiot clients at once. Each costs about 50 KiB, and as much as all values
+    /// together while it is sent its first frame, for 20 s at the most.
     pub max_clients: usize,
     /// The most connections at once.
     pub max_connections: usize,

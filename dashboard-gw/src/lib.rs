@@ -40,6 +40,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, InvalidConfig};
+use guard::Guard;
 pub use guard::InvalidOrigin;
 use hub::{Hub, Publish, Settings};
 use metrics::Metrics;
@@ -82,14 +83,14 @@ pub async fn start(
     admin: &Admin,
     shutdown: &Shutdown,
 ) -> Result<Started, StartError> {
-    config.check()?;
+    let guard = config.check()?;
     let readiness = admin.part("dashboard-gw");
     readiness.not_ready("waiting for the bus");
     let listener = bind(config.listen).await?;
     let (session, inbox) = session::start(config.session(), shutdown)?;
     let publisher = session.clone();
     let publish: Publish = Box::new(move |publication| publisher.try_publish(publication));
-    let (address, hub) = serve(&config, listener, publish, admin, shutdown)?;
+    let (address, hub) = serve(&config, guard, listener, publish, admin, shutdown)?;
     let stop = shutdown.clone();
     shutdown.spawn(follow_bus(hub, session, inbox, readiness, stop));
     Ok(Started { address })
@@ -103,12 +104,12 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
 /// Serves browsers on `listener`; the hub waits for what the bus says.
 fn serve(
     config: &Config,
+    guard: Guard,
     listener: TcpListener,
     publish: Publish,
     admin: &Admin,
     shutdown: &Shutdown,
 ) -> Result<(SocketAddr, Arc<Hub>), StartError> {
-    let guard = config.check()?;
     let listen_error = |source| StartError::Listen {
         address: config.listen,
         source,

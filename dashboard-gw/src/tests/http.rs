@@ -1,6 +1,9 @@
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use super::rig::rig;
+use super::rig::{rig, rig_with, within};
+use crate::Config;
 
 #[tokio::test]
 async fn every_response_is_hardened() {
@@ -80,4 +83,31 @@ async fn nodes_are_json_for_curl() {
         let response = rig.get(missing, "localhost").await;
         assert!(response.starts_with("HTTP/1.1 404 "), "{response}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_never_asks_is_closed() {
+    let rig = rig().await;
+    let mut socket = TcpStream::connect(rig.address).await.unwrap();
+    socket.write_all(b"GET / HTT").await.unwrap();
+    let mut response = Vec::new();
+    let end = socket.read_to_end(&mut response);
+    let hour = std::time::Duration::from_secs(3600);
+    assert!(tokio::time::timeout(hour, end).await.is_ok());
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_closed_and_the_others_live() {
+    let config = Config {
+        max_connections: 1,
+        ..Config::default()
+    };
+    let rig = rig_with(config).await;
+    let mut page = rig.page().await;
+    let mut socket = TcpStream::connect(rig.address).await.unwrap();
+    let mut response = Vec::new();
+    within(socket.read_to_end(&mut response)).await.unwrap();
+    assert_eq!(response, b"");
+    rig.value("n1", "led", &json!(1));
+    assert_eq!(page.read().await["type"], "delta");
 }

@@ -50,7 +50,15 @@ pub(super) async fn rig_with(config: Config) -> Rig {
         Ok(())
     });
     let (admin, shutdown) = (Admin::default(), Shutdown::new());
-    let (address, hub) = serve(&config, listener, publish, &admin, &shutdown).unwrap();
+    let (address, hub) = serve(
+        &config,
+        config.check().unwrap(),
+        listener,
+        publish,
+        &admin,
+        &shutdown,
+    )
+    .unwrap();
     let rig = Rig {
         address,
         hub,

@@ -30,6 +30,8 @@ async fn a_page_gets_all_there_is_and_then_what_changes() {
     rig.bridge("offline");
     let delta = page.read().await;
     assert_eq!(delta["changes"][0]["bridge"]["status"]["state"], "offline");
+    rig.hub.handle_disconnected(bus::time::now());
+    assert_eq!(page.read().await["changes"][0]["bus"]["connected"], false);
 }
 
 #[tokio::test]
