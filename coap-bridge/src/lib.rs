@@ -1,1 +1,5 @@
 //! Joins CoAP nodes to the bus.
+
+#![warn(missing_docs)]
+
+pub mod endpoint;

@@ -1,0 +1,6 @@
+//! Two endpoints and hostile datagrams.
+
+mod datagrams;
+mod link;
+mod raw;
+mod transfer;
