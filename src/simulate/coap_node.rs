@@ -1,0 +1,240 @@
+//! One simulated CoAP node: its own socket, its own resources, and the rhythm of the firmwares.
+//!
+//! It says `reset` and `alive` when it starts, `alive` every 30 s, and pushes its values; all of it
+//! Non-confirmable, from the one socket on which it answers too.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bus::shutdown::Shutdown;
+use bus::time::{Now, now, sleep_until};
+use coap_bridge::endpoint::options::{format, number};
+use coap_bridge::endpoint::{Code, Endpoint, Event, Limits, Method, Request, Response};
+use rand::SeedableRng;
+use rand::rngs::{SmallRng, StdRng};
+use tokio::net::UdpSocket;
+
+use super::model::{Device, Firmware, Refusal};
+use super::pace::Pace;
+use super::stats::{Stats, count};
+
+/// Between two signs of life.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// The buffer of the old firmwares: what is longer never reaches them, nor leaves them.
+const OLD_DATAGRAM: usize = 128;
+/// What their list of links may have so that its message fits.
+const OLD_LINKS: usize = 112;
+/// Their buffer for values, sent whole and filled up with NULs.
+const OLD_VALUE: usize = 64;
+
+/// Blocks of 128 bytes, as fit a low-power radio; what moves fits one block.
+const SZX: u8 = 3;
+
+/// A node with its socket.
+pub(crate) struct Node {
+    device: Device,
+    firmware: Firmware,
+    socket: UdpSocket,
+    server: SocketAddr,
+    endpoint: Endpoint,
+    pace: Pace,
+    alive_at: Instant,
+    stats: Arc<Stats>,
+}
+
+impl Node {
+    /// Gives `device` a socket from which `server` can be reached.
+    ///
+    /// # Errors
+    /// The system has no further socket.
+    pub(crate) async fn new(
+        device: Device,
+        server: SocketAddr,
+        pace: Pace,
+        stats: Arc<Stats>,
+        rng: &mut SmallRng,
+    ) -> io::Result<Self> {
+        let any = match server.ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        // A node knows one or two bridges, not the whole network.
+        let limits = Limits {
+            max_seen: 128,
+            max_seen_per_peer: 64,
+            max_backlog: 4,
+            max_requests: 4,
+            max_exchanges: 16,
+            max_body: 1024,
+            szx: SZX,
+        };
+        Ok(Self {
+            firmware: device.firmware(),
+            device,
+            socket: UdpSocket::bind((any, 0)).await?,
+            server,
+            endpoint: Endpoint::new(limits, StdRng::from_rng(rng)),
+            pace,
+            alive_at: now().mono + ALIVE_INTERVAL,
+            stats,
+        })
+    }
+
+    /// Runs until the stop; then it is gone without a word, as a node is.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) {
+        let mut buffer = [0; 2048];
+        for word in ["reset", "alive"] {
+            self.say_alive(word, now().mono);
+        }
+        loop {
+            self.drain(now()).await;
+            let deadline = [
+                Some(self.alive_at),
+                self.pace.next(),
+                self.endpoint.poll_timeout(),
+            ];
+            let deadline = deadline.into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                () = shutdown.stopping() => return,
+                received = self.socket.recv_from(&mut buffer) => match received {
+                    Ok((length, from)) => self.receive(from, &buffer[..length], now()),
+                    Err(error) => self.stats.error(format!("nothing can be received: {error}")),
+                },
+                () = sleep_until(deadline) => self.handle_timeout(now()),
+            }
+        }
+    }
+
+    fn receive(&mut self, from: SocketAddr, datagram: &[u8], now: Now) {
+        if from.ip() == self.server.ip() {
+            self.stats.heard(now.wall);
+        }
+        if self.firmware == Firmware::Old && (datagram.len() > OLD_DATAGRAM || is_ping(datagram)) {
+            return;
+        }
+        self.endpoint.handle_datagram(from, datagram, now.mono);
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        if self.alive_at <= now.mono {
+            self.alive_at = now.mono + ALIVE_INTERVAL;
+            self.say_alive("alive", now.mono);
+        }
+        if self.pace.take(now.mono) {
+            self.device.advance(now.wall);
+            let (path, text) = self.device.next_push();
+            self.post("server", format!("{path}:{text}"), now.mono);
+            count(&self.stats.pushes);
+        }
+        self.endpoint.handle_timeout(now.mono);
+    }
+
+    fn say_alive(&mut self, word: &str, now: Instant) {
+        let text = format!("{word}:{}", self.device.uid());
+        self.post("alive", text, now);
+    }
+
+    fn post(&mut self, path: &str, text: String, now: Instant) {
+        let request = Request::new(Method::Post, path)
+            .with_format(format::TEXT)
+            .with_payload(text)
+            .non_confirmable();
+        self.endpoint.tell(self.server, request, now);
+    }
+
+    /// Answers what was asked and sends what is to be sent.
+    async fn drain(&mut self, now: Now) {
+        while let Some(event) = self.endpoint.poll_event() {
+            // It asks nothing itself, so that nothing else can come.
+            if let Event::Request {
+                exchange, request, ..
+            } = event
+            {
+                self.device.advance(now.wall);
+                let response = respond(&mut self.device, &request);
+                if response.code == Code::CHANGED {
+                    count(&self.stats.writes);
+                } else {
+                    count(&self.stats.reads);
+                }
+                self.endpoint.respond(exchange, response, now.mono);
+            }
+        }
+        while let Some(datagram) = self.endpoint.poll_transmit() {
+            if let Err(error) = self.socket.send_to(&datagram.bytes, datagram.to).await {
+                let to = datagram.to;
+                self.stats.error(format!("{to} can't be reached: {error}"));
+            }
+        }
+    }
+}
+
+/// An empty Confirmable message (RFC 7252 section 4.3).
+fn is_ping(datagram: &[u8]) -> bool {
+    matches!(datagram, [first, 0, _, _] if first >> 4 == 0b0100)
+}
+
+/// What the firmware answers.
+fn respond(device: &mut Device, request: &Request) -> Response {
+    let Some(path) = request.path() else {
+        return Response::new(Code::NOT_FOUND);
+    };
+    match request.method {
+        Method::Get if path == ".well-known/core" => {
+            let mut links = device.links();
+            if device.firmware() == Firmware::Old {
+                links.truncate(OLD_LINKS);
+            }
+            Response::content(format::LINK, links)
+        }
+        Method::Get => match device.read(&path) {
+            Some(text) => Response::content(format::TEXT, on_the_wire(device, &path, text)),
+            None => Response::new(Code::NOT_FOUND),
+        },
+        Method::Put | Method::Post => write(device, &path, &request.payload),
+        Method::Delete | Method::Fetch | Method::Patch | Method::IPatch => {
+            Response::new(Code::METHOD_NOT_ALLOWED)
+        }
+    }
+}
+
+/// A value as the old firmwares send it when they are asked: with the path of `imu` in front, and
+/// measurements filled up with NULs.
+fn on_the_wire(device: &Device, path: &str, text: String) -> Vec<u8> {
+    let mut bytes = text.into_bytes();
+    if device.firmware() == Firmware::Old {
+        if path == "imu" {
+            bytes.splice(..0, *b"imu:");
+        } else if device.is_measured(path) {
+            bytes.resize(OLD_VALUE, 0);
+        }
+    }
+    bytes
+}
+
+fn write(device: &mut Device, path: &str, payload: &[u8]) -> Response {
+    let text = std::str::from_utf8(payload).unwrap_or_default();
+    let mut written = device.write(path, text);
+    // The old firmwares take anything for their LED; what is no number counts as 0.
+    if device.firmware() == Firmware::Old && path == "led" && written == Err(Refusal::BadValue) {
+        written = device.write(path, "0");
+    }
+    match written {
+        Ok(value) => {
+            let mut response = Response::new(Code::CHANGED);
+            response
+                .options
+                .set_uint(number::CONTENT_FORMAT, u32::from(format::TEXT));
+            response.with_payload(format!("{path}:{value}"))
+        }
+        Err(Refusal::Unknown) => Response::new(Code::NOT_FOUND),
+        Err(Refusal::ReadOnly) => Response::new(Code::METHOD_NOT_ALLOWED),
+        Err(Refusal::BadValue) => Response::new(Code::BAD_REQUEST),
+    }
+}
+
+#[cfg(test)]
+mod tests;
