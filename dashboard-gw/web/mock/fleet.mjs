@@ -7,8 +7,18 @@
 /** @typedef {{ name: string, u: string, mean: number, swing: number, digits: number }} Sensor */
 
 const NAMES = [
-  "greenhouse", "kitchen", "roof", "server room", "window 2.14", "lobby", "lab bench 3",
-  "weather mast", "cellar", "stairwell", "drone", "corridor west",
+  "greenhouse",
+  "kitchen",
+  "roof",
+  "server room",
+  "window 2.14",
+  "lobby",
+  "lab bench 3",
+  "weather mast",
+  "cellar",
+  "stairwell",
+  "drone",
+  "corridor west",
 ];
 const BOARDS = ["samr21-xpro", "iotlab-m3", "nrf52840dk", "esp32-wroom-32", "arduino-mkr1000"];
 const MCUS = ["samd21", "stm32f1", "nrf52", "esp32", "samd21"];
@@ -62,8 +72,18 @@ export class Fleet {
     };
     for (const sensor of sensors) values[sensor.name] = measure(sensor, i, ago);
     if (name === "drone") {
-      resources.push(resource("imu", ["get"]), resource("position", ["get"]), resource("target", ["get", "set"]));
-      values.imu = reading([{ type: "acc", values: [0.01, -0.02, 0.98] }, { type: "gyr", values: [1.2, 0, -0.4] }], ago);
+      resources.push(
+        resource("imu", ["get"]),
+        resource("position", ["get"]),
+        resource("target", ["get", "set"]),
+      );
+      values.imu = reading(
+        [
+          { type: "acc", values: [0.01, -0.02, 0.98] },
+          { type: "gyr", values: [1.2, 0, -0.4] },
+        ],
+        ago,
+      );
       values.position = reading("48.7146,2.2059", ago);
       values.target = reading("<b>home</b>", ago);
     }
@@ -79,7 +99,9 @@ export class Fleet {
         name,
         protocol: coap ? "coap" : "websocket",
         bridge: coap ? "coap-1" : "ws-1",
-        address: coap ? `[2001:db8::3a7f:${i.toString(16)}]:5683` : `192.0.2.${(i % 250) + 1}:51234`,
+        address: coap
+          ? `[2001:db8::3a7f:${i.toString(16)}]:5683`
+          : `192.0.2.${(i % 250) + 1}:51234`,
         ...(coap ? { os: "RIOT" } : i % 2 ? { os: "MicroPython" } : {}),
         board: BOARDS[i % 5] ?? "",
         mcu: MCUS[i % 5] ?? "",
@@ -87,7 +109,11 @@ export class Fleet {
         first_seen: at(26 * 3600_000),
         epoch: i % 4 === 0 ? 2 : 0,
       },
-      status: { state: lost ? "offline" : "online", reason: lost ? "timeout" : "alive", last_seen: at(ago) },
+      status: {
+        state: lost ? "offline" : "online",
+        reason: lost ? "timeout" : "alive",
+        last_seen: at(ago),
+      },
       resources,
       values,
     });

@@ -140,14 +140,20 @@ function answer(client, message) {
   /** @type {(ack: Partial<Ack>, after?: number) => void} */
   const end = (ack, after = ms) =>
     void setTimeout(() => {
-      send(client, { type: "ack", request: message.request, ack: { id: message.request, op, status: "ok", ms: after, ...ack } });
+      send(client, {
+        type: "ack",
+        request: message.request,
+        ack: { id: message.request, op, status: "ok", ms: after, ...ack },
+      });
     }, after);
   if (node === undefined || !fleet.alive(node) || node.status?.state !== "online") {
     if (op === "forget" && node) forget(node.id);
     end(op === "forget" ? {} : { status: "rejected", error: "the node is offline" }, 3);
   } else if (message.type === "set") {
-    if (node.id === "stairwell") end({ status: "rejected", code: "4.05", error: "the node answered 4.05 Method Not Allowed" });
-    else if (node.id === "roof") end({ status: "timeout", error: "the node did not answer within 5 s" }, 5000);
+    if (node.id === "stairwell")
+      end({ status: "rejected", code: "4.05", error: "the node answered 4.05 Method Not Allowed" });
+    else if (node.id === "roof")
+      end({ status: "timeout", error: "the node did not answer within 5 s" }, 5000);
     else {
       const before = node.values[message.resource];
       const reading = { ...before, v: message.value, ts: at(0) };

@@ -1,3 +1,5 @@
+// Puts the page together.
+
 import { mount } from "svelte";
 import App from "./App.svelte";
 import { openStream } from "./lib/connection";

@@ -16,6 +16,7 @@ export type Standing = { link: Link; bus: BusState | null; loaded: boolean; now:
 export function banner({ link, bus, loaded, now }: Standing): Banner {
   switch (link.phase) {
     case "live":
+      if (!loaded) return { kind: "opening" };
       if (bus !== null && !bus.connected) return { kind: "no-bus", since: Date.parse(bus.since) };
       return { kind: "live" };
     case "connecting":

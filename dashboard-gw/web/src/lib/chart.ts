@@ -14,7 +14,7 @@ export function valueRange(values: readonly number[]): Range {
     if (value > to) to = value;
   }
   if (from > to) return { from: 0, to: 1 };
-  const span = Math.max(to - from, Math.abs(to) * 1e-3, 1e-6);
+  const span = Math.max(to - from, Math.abs(to) * 5e-3, 1e-6);
   const middle = (from + to) / 2;
   return { from: middle - span * 0.6, to: middle + span * 0.6 };
 }
@@ -37,7 +37,9 @@ export function points(
 
 /** The points as an SVG path. */
 export function linePath(list: readonly Point[]): string {
-  return list.map(({ x, y }, i) => `${i === 0 ? "M" : "L"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+  return list
+    .map(({ x, y }, i) => `${i === 0 ? "M" : "L"}${x.toFixed(1)} ${y.toFixed(1)}`)
+    .join("");
 }
 
 /** The area between the line and the ground. */

@@ -6,7 +6,7 @@ import type { Ack, ClientMessage, JsonValue } from "../__generated__/messages";
 
 /** Where a request stands. */
 export type Command =
-  | { phase: "pending"; request: string }
+  | { phase: "pending" }
   | { phase: "confirmed"; ms: number }
   | { phase: "failed"; words: string; technical: string; ask: Ask };
 
@@ -32,6 +32,9 @@ export const ANSWER_TIMEOUT_MS = 20_000;
 /** How long a confirmation stays beside its control. */
 export const SHOWN_MS = 4_000;
 
+/** Requests under way at once; more wait here, since the gateway closes on who floods it. */
+export const MAX_UNDER_WAY = 16;
+
 type Pending = { key: string; ask: Ask; timer: ReturnType<typeof setTimeout> };
 
 /** Names one control: two requests of it are never under way at once. */
@@ -43,6 +46,8 @@ export class Commands {
   readonly #options: CommandOptions;
   readonly #states = new SvelteMap<string, Command>();
   readonly #pending = new Map<string, Pending>();
+  /** Bounded by the controls on the page: each is in it once at most. */
+  readonly #waiting: Ask[] = [];
   #next = 1;
 
   constructor(options: CommandOptions) {
@@ -58,13 +63,18 @@ export class Commands {
   ask(ask: Ask): void {
     const key = commandKey(ask);
     if (this.#states.get(key)?.phase === "pending") return;
+    this.#states.set(key, { phase: "pending" });
+    if (this.#pending.size < MAX_UNDER_WAY) this.#send(ask);
+    else this.#waiting.push(ask);
+  }
+
+  #send(ask: Ask): void {
     const request = `${this.#next++}`;
     const timer = setTimeout(
       () => this.#fail(request, "No answer came", "the gateway sent no ack"),
       ANSWER_TIMEOUT_MS,
     );
-    this.#pending.set(request, { key, ask, timer });
-    this.#states.set(key, { phase: "pending", request });
+    this.#pending.set(request, { key: commandKey(ask), ask, timer });
     if (!this.#options.send(toMessage(request, ask))) {
       this.#fail(request, "Not connected", "there is no connection to the gateway");
     }
@@ -88,12 +98,12 @@ export class Commands {
 
   /** The connection went: no answer can come any more. */
   onDisconnected(): void {
+    for (const ask of this.#waiting.splice(0)) {
+      this.#show(ask, "The connection was lost", "it was not sent");
+    }
     for (const request of [...this.#pending.keys()]) {
-      this.#fail(
-        request,
-        "The connection was lost before the answer came",
-        "it may have been carried out: look at the value",
-      );
+      const detail = "it may have been carried out: look at the value";
+      this.#fail(request, "The connection was lost before the answer came", detail);
     }
   }
 
@@ -112,13 +122,12 @@ export class Commands {
     const pending = this.#pending.get(request);
     if (pending === undefined) return;
     this.#end(request, pending);
-    this.#states.set(pending.key, {
-      phase: "failed",
-      words: failure,
-      technical: detail,
-      ask: pending.ask,
-    });
-    this.#options.announce(`${this.#what(pending.ask)}: ${failure}`);
+    this.#show(pending.ask, failure, detail);
+  }
+
+  #show(ask: Ask, failure: string, detail: string): void {
+    this.#states.set(commandKey(ask), { phase: "failed", words: failure, technical: detail, ask });
+    this.#options.announce(`${this.#what(ask)}: ${failure}`);
   }
 
   #settle(key: string, state: Command): void {
@@ -131,6 +140,8 @@ export class Commands {
   #end(request: string, pending: Pending): void {
     clearTimeout(pending.timer);
     this.#pending.delete(request);
+    const next = this.#waiting.shift();
+    if (next !== undefined) this.#send(next);
   }
 
   #what(ask: Ask): string {

@@ -32,7 +32,9 @@ export type Options = {
 
 /** An attempt that neither opened nor failed by now is given up. */
 const CONNECT_TIMEOUT_MS = 10_000;
-/** A socket that brought nothing for so long is taken for dead. */
+/** After so long without a frame the page asks for all there is, which a living gateway answers. */
+const PROBE_MS = 30_000;
+/** After so long without a frame the socket is taken for dead. */
 const SILENCE_MS = 45_000;
 /** A connection that stood for so long was a good one: the next wait is the shortest again. */
 const STABLE_MS = 5_000;
@@ -53,6 +55,7 @@ export class Connection {
   #attempt = 0;
   #lastFrame: number | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #probe: ReturnType<typeof setTimeout> | undefined;
   #silence: ReturnType<typeof setTimeout> | undefined;
   #stable: ReturnType<typeof setTimeout> | undefined;
   #stopped = true;
@@ -112,33 +115,38 @@ export class Connection {
 
   #onFrame(data: unknown): void {
     this.#lastFrame = Date.now();
-    clearTimeout(this.#silence);
-    this.#silence = setTimeout(() => this.#lost(), SILENCE_MS);
+    this.#listen();
     const message = parse(data);
     if (message === null) return;
-    if (message.type === "hello") {
-      this.#options.onMessage(message);
-      this.#resume();
-      return;
-    }
-    if (this.#link.phase !== "live" && message.type !== "ack") {
-      clearTimeout(this.#timer);
-      this.#stable = setTimeout(() => {
-        this.#attempt = 0;
-      }, STABLE_MS);
-      this.#setLink({ phase: "live", since: Date.now() });
-    }
     this.#options.onMessage(message);
+    if (message.type === "hello") this.#onHello();
   }
 
-  #resume(): void {
-    const position = this.#options.position();
+  /** The gateway is there: what the page missed follows, if it missed anything. */
+  #onHello(): void {
+    clearTimeout(this.#timer);
+    this.#stable = setTimeout(() => {
+      this.#attempt = 0;
+    }, STABLE_MS);
+    this.#resume(this.#options.position());
+    this.#setLink({ phase: "live", since: Date.now() });
+  }
+
+  /** Waits for the next frame; pings of the WebSocket itself don't reach a page. */
+  #listen(): void {
+    clearTimeout(this.#probe);
+    clearTimeout(this.#silence);
+    this.#probe = setTimeout(() => this.#resume(null), PROBE_MS);
+    this.#silence = setTimeout(() => this.#lost(), SILENCE_MS);
+  }
+
+  #resume(position: Position | null): void {
     const message: ClientMessage = {
       type: "resume",
       stream: position?.stream ?? null,
       rev: position?.rev ?? null,
     };
-    this.#socket?.send(JSON.stringify(message));
+    if (this.#socket?.readyState === OPEN) this.#socket.send(JSON.stringify(message));
   }
 
   #lost(): void {
@@ -156,6 +164,7 @@ export class Connection {
 
   #drop(): void {
     clearTimeout(this.#timer);
+    clearTimeout(this.#probe);
     clearTimeout(this.#silence);
     clearTimeout(this.#stable);
     const socket = this.#socket;

@@ -5,7 +5,18 @@ import type { IconName } from "../components/Icon.svelte";
 
 export type EventWords = { icon: IconName; tone: "ok" | "warn" | "bad" | "plain"; words: string };
 
-const KNOWN = new Set(["type", "node", "bridge", "ts"]);
+/** What stands in the words already. */
+const SAID = new Set([
+  "type",
+  "node",
+  "bridge",
+  "ts",
+  "reason",
+  "identity",
+  "op",
+  "resource",
+  "status",
+]);
 
 /** What happened, to go after the node's name. */
 export function eventWords(event: BusEvent): EventWords {
@@ -21,7 +32,9 @@ export function eventWords(event: BusEvent): EventWords {
       return { icon: "forget", tone: "plain", words: "was forgotten" };
     case "command": {
       const status = text(event, "status");
-      const what = [text(event, "op") || "command", text(event, "resource")].filter(Boolean).join(" ");
+      const what = [text(event, "op") || "command", text(event, "resource")]
+        .filter(Boolean)
+        .join(" ");
       return {
         icon: "command",
         tone: status === "ok" ? "ok" : "warn",
@@ -30,17 +43,21 @@ export function eventWords(event: BusEvent): EventWords {
     }
     case "auth_failed": {
       const who = text(event, "identity");
-      return { icon: "lock", tone: "bad", words: `Refused${who && ` ${who}`}${reason && `: ${reason}`}` };
+      return {
+        icon: "lock",
+        tone: "bad",
+        words: `Refused${who && ` ${who}`}${reason && `: ${reason}`}`,
+      };
     }
     default:
-      return { icon: "unknown", tone: "plain", words: String(event["type"]) };
+      return { icon: "unknown", tone: "plain", words: "did what this page has no word for" };
   }
 }
 
 /** All else that the event says, as lines of `key: value`. */
 export function eventDetail(event: BusEvent): string[] {
   return Object.entries(event)
-    .filter(([key]) => !KNOWN.has(key))
+    .filter(([key]) => !SAID.has(key))
     .map(([key, v]) => `${key}: ${typeof v === "string" ? v : JSON.stringify(v)}`);
 }
 

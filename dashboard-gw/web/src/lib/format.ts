@@ -68,7 +68,8 @@ export function timeOfDay(ms: number): string {
 /** The time of day, with the date in front when it is not today's. */
 export function dateTime(ms: number, now: number): string {
   if (!Number.isFinite(ms)) return "at an unknown time";
-  if (day.format(ms) === day.format(now) && Math.abs(now - ms) < 86_400_000) return clock.format(ms);
+  if (day.format(ms) === day.format(now) && Math.abs(now - ms) < 86_400_000)
+    return clock.format(ms);
   const sameYear = new Date(ms).getFullYear() === new Date(now).getFullYear();
   return `${(sameYear ? day : dayOfYear).format(ms)}, ${clock.format(ms)}`;
 }

@@ -1,9 +1,9 @@
 // What the page knows, and how a message changes it. Plain data and no framework: the store shows it.
 
 import type {
+  Bridge,
   BusEvent,
   BusState,
-  Bridge,
   Change,
   JsonValue,
   Node,
@@ -101,12 +101,7 @@ function applySnapshot(
   touched.bus = touched.bridges = touched.events = touched.all = true;
 }
 
-function applyChange(
-  model: Model,
-  change: Change,
-  touched: Touched,
-  onReading: OnReading,
-): void {
+function applyChange(model: Model, change: Change, touched: Touched, onReading: OnReading): void {
   switch (change.kind) {
     case "bus":
       model.bus = change.bus;

@@ -2,7 +2,14 @@
 // once per animation frame, so a hidden tab does no work, and a value redraws only its own node.
 
 import { SvelteMap } from "svelte/reactivity";
-import type { Bridge, BusEvent, BusState, Node, Reading, ServerMessage } from "../__generated__/messages";
+import type {
+  Bridge,
+  BusEvent,
+  BusState,
+  Node,
+  Reading,
+  ServerMessage,
+} from "../__generated__/messages";
 import { Clock } from "./clock.svelte";
 import { Commands } from "./commands.svelte";
 import { Connection, type Link, type Socket } from "./connection";

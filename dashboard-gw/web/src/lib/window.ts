@@ -14,7 +14,10 @@ export type Extent = {
 };
 
 /** The rows to draw, `first` up to but without `last`. */
-export function windowOf({ rows, rowHeight, from, height }: Extent): { first: number; last: number } {
+export function windowOf({ rows, rowHeight, from, height }: Extent): {
+  first: number;
+  last: number;
+} {
   const first = Math.floor(from / rowHeight) - OVERSCAN;
   const last = Math.ceil((from + height) / rowHeight) + OVERSCAN;
   const clamp = (row: number) => Math.max(0, Math.min(rows, row));

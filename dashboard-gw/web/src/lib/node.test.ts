@@ -1,0 +1,95 @@
+import { describe, expect, it } from "vitest";
+import type { Bridge, JsonValue, Resource } from "../__generated__/messages";
+import { node, reading, TS } from "../test/gateway";
+import { isOn, lastSeen, leading, presence, resourcesOf, switched, widget } from "./node";
+
+function bridge(state: "online" | "offline"): Bridge {
+  return { id: "coap-1", status: { state, protocol: "coap", version: "1", nodes: 1 } };
+}
+
+describe("a node's state", () => {
+  it("is its own while its bridge is online", () => {
+    expect(presence(node("a"), bridge("online"))).toBe("online");
+    const lost = node("a", { status: { state: "offline", reason: "timeout", last_seen: TS } });
+    expect(presence(lost, bridge("online"))).toBe("offline");
+  });
+
+  it("is unknown without its bridge, whatever it said last", () => {
+    expect(presence(node("a"), bridge("offline"))).toBe("unknown");
+    expect(presence(node("a"), undefined)).toBe("unknown");
+    expect(presence(node("a", { status: null }), bridge("online"))).toBe("unknown");
+  });
+
+  it("was last seen when its latest value came", () => {
+    const later = "2026-01-02T03:05:00.000Z";
+    const values = { temperature: reading(1, "°C", later) };
+    expect(lastSeen(node("a", { values }))).toBe(Date.parse(later));
+    expect(lastSeen(node("a", { status: null, values: {} }))).toBeNull();
+  });
+});
+
+describe("a widget", () => {
+  const check = (resource: Partial<Resource>, v: JsonValue | undefined) =>
+    widget({ name: "x", path: "/x", ...resource }, v);
+
+  it("is a switch for what can only be on or off", () => {
+    expect(check({ name: "led", methods: ["get", "set"] }, 0)).toBe("switch");
+    expect(check({ name: "led", methods: ["set"] }, undefined)).toBe("switch");
+    expect(check({ methods: ["set"] }, true)).toBe("switch");
+    expect(check({ name: "led" }, "1")).toBe("switch");
+  });
+
+  it("is a field for any other that can be written", () => {
+    expect(check({ methods: ["set"] }, 1)).toBe("field");
+    expect(check({ methods: ["set"] }, "hello")).toBe("field");
+    expect(check({ name: "led", methods: ["set"] }, 128)).toBe("field");
+  });
+
+  it("is none when nothing can be written, or nothing is known of it", () => {
+    expect(check({ name: "led", methods: ["get"] }, 0)).toBe("none");
+    expect(check({}, true)).toBe("none");
+    expect(check({}, 5)).toBe("none");
+  });
+});
+
+describe("switching", () => {
+  it.each([
+    [0, 1],
+    [1, 0],
+    [true, false],
+    ["0", "1"],
+    ["on", "off"],
+    [undefined, 1],
+  ])("%o over gives %o", (before, after) => {
+    expect(switched(before)).toBe(after);
+  });
+
+  it("knows what says neither on nor off", () => {
+    expect(isOn(2)).toBeNull();
+    expect(isOn("blink")).toBeNull();
+  });
+});
+
+describe("leading values", () => {
+  const mixed = node("a", {
+    resources: [],
+    values: {
+      name: reading("a"),
+      led: reading(1),
+      imu: reading([1, 2]),
+      note: reading("hello"),
+      weight: reading(3),
+      humidity: reading(40, "%"),
+      temperature: reading(21, "°C"),
+    },
+  });
+
+  it("are numbers first, without what says who it is and what is a switch", () => {
+    const names = leading(mixed, 4).map(({ resource }) => resource.name);
+    expect(names).toEqual(["temperature", "humidity", "weight", "note"]);
+  });
+
+  it("count what no list of resources told of", () => {
+    expect(resourcesOf(mixed)).toHaveLength(7);
+  });
+});
