@@ -6,10 +6,14 @@
 mod opening;
 mod packets;
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bus::time::now;
@@ -106,8 +110,8 @@ pub(crate) async fn serve<S>(
     S: AsyncRead + AsyncWrite,
 {
     let mut output = BytesMut::new();
-    let opened = opening::open(&broker, &mut socket, identity, deadline, &mut output).await;
-    let (mut client, kicked, gone) = match opened {
+    let opening = opening::open(&broker, &mut socket, identity, deadline, &mut output);
+    let (mut client, kicked, gone) = match contained(opening).await {
         Ok(opened) => opened,
         Err(end) => {
             note(&broker, &end, socket.peer, "");
@@ -115,7 +119,7 @@ pub(crate) async fn serve<S>(
             return;
         }
     };
-    let end = client.contain(&mut socket, &mut output, kicked).await;
+    let Err(end) = contained(client.run(&mut socket, &mut output, kicked)).await;
     client.close(&end);
     // From here on, who took the session over may go on.
     drop(gone);
@@ -144,32 +148,26 @@ fn note(broker: &Broker, end: &End, peer: SocketAddr, client_id: &str) {
     );
 }
 
-impl Client {
-    /// Runs the connection. A panic in it ends this one connection only.
-    async fn contain<S: AsyncRead + AsyncWrite>(
-        &mut self,
-        socket: &mut Socket<S>,
-        output: &mut BytesMut,
-        kicked: oneshot::Receiver<()>,
-    ) -> End {
-        let mut run = pin!(self.run(socket, output, kicked));
-        std::future::poll_fn(move |context| {
-            let run: Pin<&mut _> = run.as_mut();
-            let polled = std::panic::AssertUnwindSafe(|| run.poll(context));
-            std::panic::catch_unwind(polled).unwrap_or_else(|_| {
-                tracing::error!("a packet was not survived: its connection ends");
-                std::task::Poll::Ready(End::Refused(Reason::ProtocolError))
-            })
+/// Runs what a peer's bytes decide. A panic in it ends this one connection only.
+async fn contained<T>(work: impl Future<Output = Result<T, End>>) -> Result<T, End> {
+    let mut work = pin!(work);
+    poll_fn(move |context| {
+        let polled = AssertUnwindSafe(|| work.as_mut().poll(context));
+        catch_unwind(polled).unwrap_or_else(|_| {
+            tracing::error!("a packet was not survived: its connection ends");
+            Poll::Ready(Err(End::Refused(Reason::ProtocolError)))
         })
-        .await
-    }
+    })
+    .await
+}
 
+impl Client {
     async fn run<S: AsyncRead + AsyncWrite>(
         &mut self,
         socket: &mut Socket<S>,
         output: &mut BytesMut,
         mut kicked: oneshot::Receiver<()>,
-    ) -> End {
+    ) -> Result<Infallible, End> {
         let broker = self.broker.clone();
         let handle = self.handle.clone();
         let mut stopping = pin!(broker.shutdown.stopping());
@@ -177,13 +175,9 @@ impl Client {
         let mut alarm = pin!(tokio::time::sleep_until(self.deadline(heard).into()));
         let (mut is_flushed, mut chunk) = (false, READ_MIN);
         // What came with the CONNECT.
-        if let Err(end) = self.consume(&mut socket.input, output).await {
-            return end;
-        }
+        self.consume(&mut socket.input, output).await?;
         loop {
-            if let Err(end) = self.transmit(output) {
-                return end;
-            }
+            self.transmit(output)?;
             is_flushed &= output.is_empty();
             let spare = socket.input.capacity() - socket.input.len();
             if spare < READ_MIN {
@@ -191,30 +185,28 @@ impl Client {
             }
             tokio::select! {
                 biased;
-                _ = &mut kicked => return End::Ended(Reason::SessionTakenOver),
-                () = &mut stopping => return End::Ended(Reason::ServerShuttingDown),
+                _ = &mut kicked => return Err(End::Ended(Reason::SessionTakenOver)),
+                () = &mut stopping => return Err(End::Ended(Reason::ServerShuttingDown)),
                 written = write(&mut socket.writer, output), if !is_flushed => match written {
                     Ok(()) => is_flushed = output.is_empty(),
-                    Err(error) => return End::Failed(error),
+                    Err(error) => return Err(End::Failed(error)),
                 },
                 read = socket.reader.read_buf(&mut socket.input), if output.len() < OUTPUT => {
                     match read {
-                        Ok(0) => return End::Closed,
+                        Ok(0) => return Err(End::Closed),
                         Ok(count) => {
                             chunk = if count < READ_MIN { READ_MIN } else { READ_MAX };
                         }
-                        Err(error) => return End::Failed(error),
+                        Err(error) => return Err(End::Failed(error)),
                     }
                     heard = now().mono;
-                    if let Err(end) = self.consume(&mut socket.input, output).await {
-                        return end;
-                    }
+                    self.consume(&mut socket.input, output).await?;
                 }
                 () = handle.wake.notified() => {}
                 () = &mut alarm, if self.keep_alive.is_some() => {
                     let deadline = self.deadline(heard);
                     if now().mono >= deadline {
-                        return End::Ended(Reason::KeepAliveTimeout);
+                        return Err(End::Ended(Reason::KeepAliveTimeout));
                     }
                     alarm.as_mut().reset(deadline.into());
                 }
@@ -249,9 +241,6 @@ impl Client {
     fn transmit(&self, output: &mut BytesMut) -> Result<(), End> {
         if output.is_empty() && output.capacity() > READ_MIN {
             *output = BytesMut::new();
-        }
-        if output.len() >= OUTPUT {
-            return Ok(());
         }
         let millis = now().wall.unix_millis();
         let sent = self.handle.with(self.epoch, |session| {

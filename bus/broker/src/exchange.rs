@@ -100,3 +100,6 @@ impl Exchange {
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
+
+#[cfg(test)]
+mod tests;

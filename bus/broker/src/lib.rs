@@ -133,7 +133,7 @@ pub async fn start(
     };
 
     let readiness = admin.part("bus");
-    let broker = assemble(&config, acl, admin, shutdown)?;
+    let broker = assemble(&config, acl, admin, shutdown).await?;
     let watchdog = Watchdog::start(&broker).await;
     let watchdog = watchdog.map_err(|_| StartError::Core)?;
     warn_of_few_descriptors(config.limits.connections);
@@ -168,7 +168,7 @@ pub async fn start(
     Ok(Started { mqtts, mqtt })
 }
 
-fn assemble(
+async fn assemble(
     config: &Config,
     acl: Acl,
     admin: &Admin,
@@ -177,7 +177,7 @@ fn assemble(
     let limits = config.limits.clone();
     let metrics = Arc::new(Metrics::new(admin));
     let links = limits.sessions.max(limits.connections);
-    let fanout = RouterFanout::start(links, metrics.clone(), shutdown.clone());
+    let fanout = RouterFanout::start(links, metrics.clone(), shutdown.clone()).await;
     let fanout = Arc::new(fanout.map_err(|_| StartError::Core)?);
     let bounds = Bounds {
         messages: limits.queue_messages,

@@ -211,7 +211,8 @@ impl Sessions {
                 present.kick.send(()).unwrap_or_default();
                 gone_before = Some(present.gone);
             }
-            if clean_start {
+            // A session that was to end with its connection ends with the take-over.
+            if clean_start || before.expiry.is_zero() {
                 due = before.will.take().map(|d| (d.will, before.handle.number()));
             } else {
                 kept = Some(before.handle);

@@ -29,6 +29,7 @@ pub(crate) enum Version {
 
 /// How surely a message is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(clippy::enum_variant_names, reason = "the standard's words")]
 pub(crate) enum Qos {
     AtMostOnce = 0,
     AtLeastOnce = 1,

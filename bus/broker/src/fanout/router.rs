@@ -6,8 +6,10 @@
 //! ends with the process.
 
 mod link;
+mod pace;
+#[cfg(test)]
+mod tests;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -15,21 +17,19 @@ use bus::shutdown::Shutdown;
 use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
 use rumqttd::protocol::{Packet, Publish};
 use rumqttd::{Router, RouterConfig};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use self::link::{Door, LinkTask, RouterLink};
+use self::pace::{Marks, Pace};
 use super::name::internal_topic;
 use super::{Fanout, Link, Pending, Sink, Stopped};
 use crate::message::Message;
 use crate::metrics::Metrics;
 
 /// The Router keeps the last messages of every filter, this many bytes in this many pieces, and
-/// drops the oldest unseen when a reader falls behind further. `MAX_LAG` keeps that from happening.
+/// drops the oldest unseen when a reader falls behind further. `pace` keeps that from happening.
 const SEGMENT_BYTES: usize = 128 * 1024;
 const SEGMENTS: usize = 16;
-
-/// Bytes that a link may be behind before publishers wait for it: a quarter of what the Router keeps.
-const MAX_LAG: u64 = (SEGMENT_BYTES * SEGMENTS / 4) as u64;
 
 /// Messages handed over and not yet taken by the Router, before publishers wait.
 const MAX_BACKLOG: usize = 1024;
@@ -37,8 +37,9 @@ const MAX_BACKLOG: usize = 1024;
 /// Messages that the Router hands to a link at a time.
 const READ_MESSAGES: u64 = 512;
 
-/// How long publishers wait at most for a congestion to end.
-const RELIEF: Duration = Duration::from_millis(100);
+/// How long publishers wait at most for a congestion to end; longer than that means that the core
+/// is dead, which the watchdog finds out.
+const RELIEF: Duration = Duration::from_secs(5);
 
 /// Makes a link with this number; the type of the Router's channel has no public name.
 type Connector = dyn Fn(u32) -> Result<(LinkTx, LinkRx), Stopped> + Send + Sync;
@@ -63,18 +64,17 @@ struct Shared {
     ingest: Mutex<Ingest>,
     connector: Box<Connector>,
     numbers: Mutex<Numbers>,
-    /// Bytes published so far.
-    published: AtomicU64,
-    /// Links that are behind by more than `MAX_LAG`.
-    lagging: AtomicUsize,
-    relief: Notify,
+    pace: Pace,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
 }
 
 /// rumqttd's Router as a fan-out.
-#[derive(Clone)]
-pub(crate) struct RouterFanout(Arc<Shared>);
+pub(crate) struct RouterFanout {
+    shared: Arc<Shared>,
+    /// Brings the marks of [`Pace`] back.
+    _marks: Option<(Arc<dyn Sink>, Box<dyn Link>)>,
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -82,7 +82,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl RouterFanout {
     /// Starts the Router's thread, for at most this many links.
-    pub(crate) fn start(
+    pub(crate) async fn start(
         links: usize,
         metrics: Arc<Metrics>,
         shutdown: Shutdown,
@@ -102,8 +102,9 @@ impl RouterFanout {
             let (tx, rx, _) = built.map_err(|_| Stopped)?;
             Ok((tx, rx))
         };
+        // Waits for the Router's answer; there is nothing else to do yet.
         let (tx, rx) = connector(0)?;
-        Ok(Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             ingest: Mutex::new(Ingest {
                 tx,
                 _rx: rx,
@@ -114,12 +115,19 @@ impl RouterFanout {
                 free: Vec::new(),
                 next: 1,
             }),
-            published: AtomicU64::new(0),
-            lagging: AtomicUsize::new(0),
-            relief: Notify::new(),
+            pace: Pace::default(),
             metrics,
             shutdown,
-        })))
+        });
+        let mut fanout = Self {
+            shared,
+            _marks: None,
+        };
+        let sink: Arc<dyn Sink> = Arc::new(Marks::new(&fanout.shared));
+        let link = fanout.attach(Arc::downgrade(&sink)).await?;
+        link.subscribe(pace::TOPIC).await?;
+        fanout._marks = Some((sink, link));
+        Ok(fanout)
     }
 }
 
@@ -178,7 +186,7 @@ impl Shared {
     }
 
     fn is_congested(&self) -> bool {
-        self.lagging.load(Ordering::Relaxed) > 0 || {
+        self.pace.is_exceeded() || {
             let ingest = lock(&self.ingest);
             ingest.is_silent || ingest.backlog() > MAX_BACKLOG
         }
@@ -189,13 +197,16 @@ impl Fanout for RouterFanout {
     fn publish(&self, message: Message) -> Result<(), Stopped> {
         let end = message.position() + message.len() as u64;
         let topic = internal_topic(message.topic());
-        lock(&self.0.ingest).publish(topic, message)?;
-        self.0.published.store(end, Ordering::Relaxed);
+        let mut ingest = lock(&self.shared.ingest);
+        ingest.publish(topic, message)?;
+        if let Some(mark) = self.shared.pace.published(end) {
+            ingest.publish(internal_topic(pace::TOPIC), mark)?;
+        }
         Ok(())
     }
 
     fn attach(&self, sink: Weak<dyn Sink>) -> Pending<'_, Result<Box<dyn Link>, Stopped>> {
-        let shared = self.0.clone();
+        let shared = self.shared.clone();
         Box::pin(async move {
             let number = shared.number();
             let connecting = shared.clone();
@@ -212,17 +223,17 @@ impl Fanout for RouterFanout {
     }
 
     fn is_congested(&self) -> bool {
-        self.0.is_congested()
+        self.shared.is_congested()
     }
 
     fn relieved(&self) -> Pending<'_, ()> {
         Box::pin(async move {
             let relief = async {
                 loop {
-                    let noticed = self.0.relief.notified();
+                    let noticed = self.shared.pace.relieved();
                     // Whether the Router lives is the watchdog's to find out.
-                    let told = lock(&self.0.ingest).tell();
-                    if told.is_err() || !self.0.is_congested() {
+                    let told = lock(&self.shared.ingest).tell();
+                    if told.is_err() || !self.shared.is_congested() {
                         return;
                     }
                     let moment = tokio::time::sleep(Duration::from_millis(1));

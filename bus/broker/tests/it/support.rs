@@ -1,5 +1,6 @@
 //! A broker with its own certificates, and a client that sends whatever a test wants.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,10 +27,14 @@ pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 pub(crate) fn authority() -> Authority {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "test CA");
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    let key = KeyPair::generate().unwrap();
+    // Each its own, so that none is taken for another.
+    let name: String = key.public_key_raw()[..8]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    params.distinguished_name.push(DnType::CommonName, name);
+    CertifiedIssuer::self_signed(params, key).unwrap()
 }
 
 pub(crate) fn certificate(
@@ -184,14 +189,15 @@ impl TestBroker {
         raw
     }
 
-    /// The sum of a metric over its labels that contain `labels`.
-    pub(crate) fn metric(&self, name: &str, labels: &str) -> f64 {
+    /// The sum of a metric over its values whose labels contain `label`.
+    pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
         let text = self.admin.metrics();
-        let lines = text.lines().filter(|l| !l.starts_with('#'));
-        lines
-            .filter(|l| l.split(['{', ' ']).next() == Some(name) && l.contains(labels))
-            .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+        let values = text.lines().filter_map(|line| {
+            let (key, value) = line.rsplit_once(' ')?;
+            let (found, labels) = key.split_once('{').unwrap_or((key, ""));
+            (found == name && labels.contains(label)).then_some(value)
+        });
+        values.filter_map(|value| value.parse::<f64>().ok()).sum()
     }
 
     /// Waits until a metric is at least this.
@@ -297,11 +303,17 @@ pub(crate) struct Got {
 pub(crate) struct Raw<S> {
     stream: S,
     level: u8,
+    /// Messages that came before the answer to something else.
+    early: VecDeque<(u8, Vec<u8>)>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, level: 4 }
+        Self {
+            stream,
+            level: 4,
+            early: VecDeque::new(),
+        }
     }
 
     pub(crate) fn into_stream(self) -> S {
@@ -336,6 +348,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
 
     /// The next packet: its first byte and its body.
     pub(crate) async fn packet(&mut self) -> (u8, Vec<u8>) {
+        match self.early.pop_front() {
+            Some(early) => early,
+            None => self.fresh_packet().await,
+        }
+    }
+
+    async fn fresh_packet(&mut self) -> (u8, Vec<u8>) {
         let read = tokio::time::timeout(DEADLINE, self.read_packet());
         read.await.expect("a packet in time").expect("a packet")
     }
@@ -380,9 +399,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         body.extend(string(filter));
         body.push(options);
         self.send(&packet(0x82, &body)).await;
-        let (first, body) = self.packet().await;
-        assert_eq!((first, &body[..2]), (0x90, &pid.to_be_bytes()[..]));
-        *body.last().unwrap()
+        loop {
+            let (first, body) = self.fresh_packet().await;
+            if first & 0xf0 == 0x30 {
+                self.early.push_back((first, body));
+                continue;
+            }
+            assert_eq!((first, &body[..2]), (0x90, &pid.to_be_bytes()[..]));
+            return *body.last().unwrap();
+        }
     }
 
     pub(crate) async fn publish(

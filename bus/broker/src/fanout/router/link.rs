@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -16,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::name::{internal_filter, overlaps};
 use super::super::{Link, Pending, Sink, Stopped};
-use super::{MAX_LAG, Shared, lock};
+use super::{Shared, lock};
 use crate::message::Message;
 use crate::topic;
 
@@ -100,7 +99,12 @@ pub(super) struct LinkTask {
     awaited: Vec<(u16, oneshot::Sender<()>)>,
     last_pid: u16,
     batch: Vec<Message>,
+    /// Where the oldest message of this turn stands among all that were published.
+    oldest: Option<u64>,
+    /// Turns since one that was too far behind.
+    good_turns: usize,
     is_lagging: bool,
+    /// The Router waits to be told that its messages were taken.
     is_paused: bool,
 }
 
@@ -114,6 +118,8 @@ impl LinkTask {
             awaited: Vec::new(),
             last_pid: 0,
             batch: Vec::new(),
+            oldest: None,
+            good_turns: usize::MAX,
             is_lagging: false,
             is_paused: false,
         }
@@ -278,6 +284,12 @@ impl LinkTask {
             }
             entry.next = Some(place + 1);
         }
+        let Some(message) = Message::from_bytes(forward.publish.payload) else {
+            tracing::error!("the message core gave back something else");
+            return;
+        };
+        let position = message.position();
+        self.oldest = Some(self.oldest.map_or(position, |oldest| oldest.min(position)));
         if at > 0 {
             let name = String::from_utf8_lossy(&forward.publish.topic);
             let mut before = self.entries.iter().take(at);
@@ -285,10 +297,7 @@ impl LinkTask {
                 return;
             }
         }
-        match Message::from_bytes(forward.publish.payload) {
-            Some(message) => self.batch.push(message),
-            None => tracing::error!("the message core gave back something else"),
-        }
+        self.batch.push(message);
     }
 
     fn deliver(&mut self) -> Result<(), Stopped> {
@@ -306,20 +315,21 @@ impl LinkTask {
     }
 
     /// Publishers wait while some link is far behind.
+    ///
+    /// The Router hands on one filter's messages at a time, so a link that can't keep up is no
+    /// longer behind only when each of its filters had a turn without that.
     fn note_lag(&mut self) {
-        let shared = &self.door.shared;
-        let published = shared.published.load(Ordering::Relaxed);
-        let behind = |message: &Message| published.saturating_sub(message.position()) > MAX_LAG;
-        let is_lagging = self.batch.first().is_some_and(behind);
-        if is_lagging == self.is_lagging {
-            return;
-        }
-        self.is_lagging = is_lagging;
-        if is_lagging {
-            shared.lagging.fetch_add(1, Ordering::Relaxed);
+        let pace = &self.door.shared.pace;
+        let oldest = self.oldest.take();
+        if oldest.is_some_and(|position| pace.is_lagging(position)) {
+            self.good_turns = 0;
         } else {
-            shared.lagging.fetch_sub(1, Ordering::Relaxed);
-            shared.relief.notify_waiters();
+            self.good_turns = self.good_turns.saturating_add(1);
+        }
+        let is_lagging = self.is_paused && self.good_turns < self.entries.len();
+        if is_lagging != self.is_lagging {
+            self.is_lagging = is_lagging;
+            pace.set_lagging(is_lagging);
         }
     }
 }
@@ -327,8 +337,7 @@ impl LinkTask {
 impl Drop for LinkTask {
     fn drop(&mut self) {
         if self.is_lagging {
-            self.door.shared.lagging.fetch_sub(1, Ordering::Relaxed);
-            self.door.shared.relief.notify_waiters();
+            self.door.shared.pace.set_lagging(false);
         }
     }
 }
