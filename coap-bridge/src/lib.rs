@@ -1,5 +1,25 @@
-//! Joins CoAP nodes to the bus.
+//! Joins CoAP nodes to the bus, as Pyaiot's firmwares speak it.
+//!
+//! A node sends `POST /alive` with `alive:<uid>` or `reset:<uid>`, is asked for
+//! `/.well-known/core` and for each resource, and pushes values with `POST /server`,
+//! `<resource>:<value>`. A write reaches it as `PUT /<resource>`.
+//!
+//! - [`endpoint`]: CoAP itself (RFC 7252, 7641, 7959), without IO. It knows no resource.
+//! - `firmware`: what firmwares and bridge say to each other, without IO. It knows no message.
+//! - [`link_format`]: lists of resources (RFC 6690).
+//! - `driver`: the socket, the clock and the task.
+//!
+//! No topic and no MQTT here: that is the bridge runtime's ([`bus::bridge`]). Not here yet: DTLS,
+//! multicast, a Resource Directory, and receiving requests larger than one message.
 
 #![warn(missing_docs)]
 
+mod config;
+mod driver;
 pub mod endpoint;
+mod firmware;
+pub mod link_format;
+mod metrics;
+
+pub use config::{Config, InvalidConfig};
+pub use driver::{StartError, Started, start};

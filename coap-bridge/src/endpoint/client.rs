@@ -72,6 +72,9 @@ impl From<DownloadError> for RequestError {
     }
 }
 
+/// 32 random bits (RFC 7252 section 5.3.1); old firmwares take tokens of this length.
+const TOKEN_LENGTH: usize = 4;
+
 /// What the response is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -118,6 +121,12 @@ pub(super) fn message(request: &Request, token: Token) -> Message {
         options: request.options.clone(),
         payload: request.payload.clone(),
     }
+}
+
+/// The length of a request as a datagram.
+pub(super) fn encoded_len(request: &Request) -> usize {
+    let token = Token::new(&[0; TOKEN_LENGTH]).unwrap_or_default();
+    message(request, token).encode().len()
 }
 
 impl Client {
@@ -189,10 +198,10 @@ impl Client {
 }
 
 impl Endpoint {
-    /// 4 random bytes (RFC 7252 section 5.3.1), of which old firmwares keep all.
+    /// A random token that is not in use.
     pub(super) fn fresh_token(&mut self) -> Token {
         loop {
-            let bytes: [u8; 4] = self.layer.rng().random();
+            let bytes: [u8; TOKEN_LENGTH] = self.layer.rng().random();
             if let Some(token) = Token::new(&bytes)
                 && self.client.is_free(&token)
             {

@@ -67,6 +67,12 @@ impl Request {
         self
     }
 
+    /// How many bytes the request takes on the wire, sent by this endpoint in one piece.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        super::client::encoded_len(self)
+    }
+
     /// The path, its segments joined by `/`; none when a segment is not UTF-8 or holds a `/`, which
     /// no path here does.
     #[must_use]
@@ -139,7 +145,7 @@ impl Response {
 }
 
 /// Text with its percent-encoded octets decoded (RFC 3986 section 2.1); what is no encoding stays.
-fn percent_decoded(text: &str) -> Vec<u8> {
+pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

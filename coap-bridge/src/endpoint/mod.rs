@@ -34,6 +34,7 @@ use client::Client;
 pub use client::{RequestError, RequestId};
 pub use code::{Code, Method};
 use layer::{MessageLayer, Outcome, Received};
+pub(crate) use message::percent_decoded;
 pub use message::{Request, Response};
 pub use metrics::Metrics;
 pub use server::ExchangeId;

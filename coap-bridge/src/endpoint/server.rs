@@ -163,6 +163,13 @@ impl Endpoint {
         }
     }
 
+    /// Leaves a Non-confirmable request without an answer.
+    pub fn ignore(&mut self, exchange: ExchangeId) {
+        if self.server.exchanges.remove(&exchange).is_some() {
+            self.server.deadlines.cancel(&exchange);
+        }
+    }
+
     fn send_response(&mut self, exchange: Exchange, response: Response, now: Instant) {
         let Exchange {
             peer, mid, token, ..

@@ -9,7 +9,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::endpoint::parameters::MAX_TRANSMIT_WAIT;
-use crate::endpoint::{Code, Endpoint, Event, Limits, Method, Request, RequestId, Response};
+use crate::endpoint::{
+    Code, Endpoint, Event, ExchangeId, Limits, Method, Request, RequestId, Response,
+};
 
 /// How bad the link is.
 #[derive(Debug, Clone, Copy)]
@@ -156,7 +158,7 @@ fn run(seed: u64, weather: Weather, slow: bool) -> (u32, u32) {
     let mut executed: HashMap<Bytes, u32> = HashMap::new();
     let mut ended: HashMap<RequestId, u32> = HashMap::new();
     let (mut asked, mut good) = (HashMap::new(), 0);
-    let mut later = Vec::new();
+    let mut later: Vec<(Instant, ExchangeId, Response)> = Vec::new();
     for n in 0..REQUESTS {
         let payload = Bytes::from(n.to_string());
         let id = pair.ask(Request::new(Method::Post, "server").with_payload(payload.clone()));

@@ -1,0 +1,165 @@
+//! The settings of the bridge, section `[coap_bridge]`.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bus::bridge::BridgeConfig;
+use bus::config::duration;
+use bus::id::BridgeId;
+use bus::session::{BusUrl, SessionConfig};
+use bus::topic::Base;
+use serde::{Deserialize, Serialize};
+
+use crate::firmware::Rules;
+
+/// What the bridge is told: raw, checked when it starts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Its name on the bus, and in its certificate.
+    pub name: BridgeId,
+    /// Where nodes send to, and from where they are asked; `[::]` takes IPv4 too.
+    pub listen: SocketAddr,
+    /// The broker.
+    pub bus: BusUrl,
+    /// The folder with `ca.pem`, `cert.pem` and `key.pem`.
+    pub pki: PathBuf,
+    /// Where the topic tree stands.
+    pub base: Base,
+    /// A node that gives no sign of life for so long is offline; 1 s to 24 h.
+    #[serde(with = "duration")]
+    pub max_time: Duration,
+    /// A node that is offline for so long is forgotten; 1 s or more.
+    #[serde(with = "duration")]
+    pub forget_after: Duration,
+    /// A resource that neither pushes nor notifies is read so often; 1 s to 24 h.
+    #[serde(with = "duration")]
+    pub poll_interval: Duration,
+    /// How many nodes are known at the most, about 2 KiB each.
+    pub max_nodes: usize,
+    /// How many of them are at one address (IPv6: one /64) at the most.
+    pub max_nodes_per_address: usize,
+    /// How many nodes are asked for their resources at a time.
+    pub max_discoveries: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: BridgeId::from_text("coap"),
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 5683)),
+            bus: BusUrl {
+                tls: true,
+                host: "localhost".to_owned(),
+                port: 8883,
+            },
+            pki: PathBuf::from("pki"),
+            base: Base::default(),
+            max_time: Duration::from_secs(120),
+            forget_after: Duration::from_secs(24 * 3600),
+            poll_interval: Duration::from_secs(30),
+            max_nodes: 100_000,
+            max_nodes_per_address: 20_000,
+            max_discoveries: 256,
+        }
+    }
+}
+
+/// Why settings can't be taken; names the key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("coap_bridge.{key} must be {range}")]
+pub struct InvalidConfig {
+    key: &'static str,
+    range: &'static str,
+}
+
+impl Config {
+    /// Checks what types alone can't.
+    pub(crate) fn check(&self) -> Result<Rules, InvalidConfig> {
+        let day = |time: Duration| (1..=24 * 3600).contains(&time.as_secs());
+        let ranges = [
+            ("max_time", day(self.max_time), "1s to 24h"),
+            ("poll_interval", day(self.poll_interval), "1s to 24h"),
+            (
+                "forget_after",
+                self.forget_after.as_secs() >= 1,
+                "1s or more",
+            ),
+            ("max_nodes", self.max_nodes > 0, "1 or more"),
+            (
+                "max_nodes_per_address",
+                self.max_nodes_per_address > 0,
+                "1 or more",
+            ),
+            (
+                "max_discoveries",
+                (1..=10_000).contains(&self.max_discoveries),
+                "1 to 10000",
+            ),
+        ];
+        if let Some(&(key, _, range)) = ranges.iter().find(|(_, ok, _)| !ok) {
+            return Err(InvalidConfig { key, range });
+        }
+        Ok(Rules {
+            max_time: self.max_time,
+            poll_interval: self.poll_interval,
+            max_nodes: self.max_nodes,
+            max_nodes_per_address: self.max_nodes_per_address,
+            max_discoveries: self.max_discoveries,
+        })
+    }
+
+    pub(crate) fn bridge(&self) -> BridgeConfig {
+        BridgeConfig {
+            name: self.name.clone(),
+            protocol: "coap",
+            base: self.base.clone(),
+            max_time: Some(self.max_time),
+            forget_after: self.forget_after,
+            max_nodes: self.max_nodes,
+        }
+    }
+
+    /// Will and filters are added by the bridge runtime.
+    pub(crate) fn session(&self) -> SessionConfig {
+        SessionConfig {
+            url: self.bus.clone(),
+            pki: self.pki.clone(),
+            client_id: self.name.to_string(),
+            will: None,
+            filters: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert!(Config::default().check().is_ok());
+    }
+
+    #[test]
+    fn a_setting_out_of_range_is_named() {
+        let config = Config {
+            poll_interval: Duration::ZERO,
+            ..Config::default()
+        };
+        let error = config.check().unwrap_err().to_string();
+        assert_eq!(error, "coap_bridge.poll_interval must be 1s to 24h");
+        let config = Config {
+            max_discoveries: 0,
+            ..Config::default()
+        };
+        assert!(
+            config
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("max_discoveries")
+        );
+    }
+}

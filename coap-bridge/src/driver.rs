@@ -1,0 +1,262 @@
+//! The socket and the task around the machine: one UDP socket for what nodes send and for what they
+//! are asked.
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+
+use bus::admin::{Admin, Listener};
+use bus::bridge::{Orders, Report, ReportError, Reporter, runtime};
+use bus::session::SessionError;
+use bus::shutdown::Shutdown;
+use bus::time::{now, sleep_until};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+
+use crate::config::{Config, InvalidConfig};
+use crate::firmware::{Bridge, Rules};
+use crate::metrics::Metrics;
+
+/// Holds some 10,000 datagrams of a burst; the system may grant less.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// Datagrams taken in one turn before deadlines, orders and reports are looked at again.
+const DATAGRAMS_PER_TURN: usize = 256;
+/// Orders taken in one turn.
+const ORDERS_PER_TURN: usize = 64;
+/// The longest datagram there is.
+const MAX_DATAGRAM: usize = 65_536;
+
+/// The bridge is running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Started {
+    /// Where nodes send to, with the real port.
+    pub address: SocketAddr,
+}
+
+/// Why the bridge can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting.
+    #[error(transparent)]
+    Config(#[from] InvalidConfig),
+    /// The listener.
+    #[error(
+        "nodes can't be heard at {address}/udp ({source}): choose another address with coap_bridge.listen"
+    )]
+    Bind {
+        /// What was to be bound.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The connection to the bus.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+/// Starts the bridge and returns once nodes are heard. Whether the bus can be reached is the
+/// readiness of the bridge runtime (part `coap`).
+///
+/// On the stop it answers what has come in and ends.
+///
+/// # Errors
+/// See [`StartError`].
+#[expect(
+    clippy::unused_async,
+    reason = "all parts start alike; this one must be in a runtime too"
+)]
+pub async fn start(
+    config: Config,
+    admin: &Admin,
+    shutdown: &Shutdown,
+) -> Result<Started, StartError> {
+    let rules = config.check()?;
+    let socket = bind(config.listen).map_err(|source| StartError::Bind {
+        address: config.listen,
+        source,
+    })?;
+    let ends = runtime::start(config.bridge(), config.session(), admin, shutdown)?;
+    listen(socket, rules, ends, admin, shutdown).map_err(|source| StartError::Bind {
+        address: config.listen,
+        source,
+    })
+}
+
+/// One socket for IPv4 and IPv6, when the address is `[::]`.
+fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A smaller buffer still works.
+    if let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER) {
+        tracing::debug!(%error, "the receive buffer keeps its size");
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// Spawns the task on a bound socket and the two ends of a runtime.
+fn listen(
+    socket: UdpSocket,
+    rules: Rules,
+    (reporter, orders): (Reporter, Orders),
+    admin: &Admin,
+    shutdown: &Shutdown,
+) -> io::Result<Started> {
+    let address = socket.local_addr()?;
+    admin.listening(Listener {
+        name: "CoAP",
+        scheme: "coap",
+        address,
+    });
+    let metrics = Metrics::default();
+    let bridge = Bridge::new(rules, StdRng::from_os_rng(), metrics.clone());
+    admin.register(|registry| {
+        let registry = registry.sub_registry_with_prefix("coap_bridge");
+        metrics.register(registry);
+        bridge.endpoint_metrics().register(registry);
+    });
+    let driver = Driver {
+        dual_stack: address.is_ipv6(),
+        socket,
+        bridge,
+        reporter,
+        orders,
+        metrics,
+        buffer: vec![0; MAX_DATAGRAM].into(),
+    };
+    shutdown.spawn(driver.run(shutdown.clone()));
+    Ok(Started { address })
+}
+
+struct Driver {
+    socket: UdpSocket,
+    /// IPv4 peers are addressed as IPv6 ones.
+    dual_stack: bool,
+    bridge: Bridge,
+    reporter: Reporter,
+    orders: Orders,
+    metrics: Metrics,
+    buffer: Box<[u8]>,
+}
+
+impl Driver {
+    async fn run(mut self, shutdown: Shutdown) {
+        loop {
+            let full = self.report();
+            self.transmit();
+            let deadline = self.bridge.poll_timeout();
+            tokio::select! {
+                biased;
+                () = shutdown.stopping() => break,
+                order = self.orders.recv() => {
+                    // The runtime has ended: nobody wants to know any more.
+                    let Some(order) = order else { break };
+                    self.bridge.handle_order(order, now());
+                    for _ in 1..ORDERS_PER_TURN {
+                        let Some(order) = self.orders.try_recv() else { break };
+                        self.bridge.handle_order(order, now());
+                    }
+                }
+                sent = report(&self.reporter, self.bridge.peek_report()), if full => {
+                    if sent {
+                        drop(self.bridge.poll_report());
+                    } else {
+                        break;
+                    }
+                }
+                () = sleep_until(deadline) => self.bridge.handle_timeout(now()),
+                readable = self.socket.readable() => {
+                    if let Err(error) = readable {
+                        tracing::debug!(%error, "the socket reports an error");
+                    }
+                    self.receive();
+                }
+            }
+        }
+        self.receive();
+        self.transmit();
+        self.report();
+    }
+
+    /// Takes what has come in, up to [`DATAGRAMS_PER_TURN`].
+    fn receive(&mut self) {
+        for _ in 0..DATAGRAMS_PER_TURN {
+            match self.socket.try_recv_from(&mut self.buffer) {
+                Ok((len, from)) => {
+                    let datagram = self.buffer.get(..len).unwrap_or_default();
+                    self.bridge
+                        .handle_datagram(canonical(from), datagram, now());
+                    self.transmit();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // An ICMP error of some peer; the socket is as good as before.
+                    self.metrics.receive_errors.inc();
+                    tracing::debug!(%error, "a datagram could not be received");
+                }
+            }
+        }
+    }
+
+    /// Sends what is to be sent. A datagram that can't be sent is lost, as any may be.
+    fn transmit(&mut self) {
+        while let Some(transmit) = self.bridge.poll_transmit() {
+            let to = self.wire(transmit.to);
+            if let Err(error) = self.socket.try_send_to(&transmit.bytes, to) {
+                self.metrics.send_errors.inc();
+                tracing::debug!(peer.addr = %to, %error, "a datagram could not be sent");
+            }
+        }
+    }
+
+    /// Passes reports on; true when the runtime has no room for the next.
+    fn report(&mut self) -> bool {
+        while let Some(next) = self.bridge.peek_report() {
+            match self.reporter.try_report(next.clone()) {
+                Ok(()) => drop(self.bridge.poll_report()),
+                Err(ReportError::Full) => return true,
+                Err(ReportError::Closed) => return false,
+            }
+        }
+        false
+    }
+
+    fn wire(&self, to: SocketAddr) -> SocketAddr {
+        match to.ip() {
+            IpAddr::V4(ip) if self.dual_stack => {
+                SocketAddr::new(ip.to_ipv6_mapped().into(), to.port())
+            }
+            _ => to,
+        }
+    }
+}
+
+/// Waits until a report is taken; false when the runtime has ended.
+async fn report(reporter: &Reporter, report: Option<&Report>) -> bool {
+    match report {
+        Some(report) => reporter.report(report.clone()).await.is_ok(),
+        None => true,
+    }
+}
+
+/// The address as the machine compares it: IPv4 as such, IPv6 without flow information.
+fn canonical(from: SocketAddr) -> SocketAddr {
+    match from {
+        SocketAddr::V6(v6) => match v6.ip().to_canonical() {
+            IpAddr::V4(ip) => SocketAddr::new(ip.into(), v6.port()),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, v6.port(), 0, v6.scope_id()).into(),
+        },
+        SocketAddr::V4(_) => from,
+    }
+}

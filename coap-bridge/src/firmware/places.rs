@@ -1,0 +1,181 @@
+//! Which node is where: from an address to the node that a push without a uid belongs to.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use bus::bridge::Uid;
+
+/// Where one node is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Seat {
+    /// Its own CoAP server, once it has answered there.
+    pub(super) server: Option<SocketAddr>,
+    /// Where its last sign of life came from.
+    pub(super) source: Option<SocketAddr>,
+}
+
+impl Seat {
+    fn address(self) -> Option<SocketAddr> {
+        self.server.or(self.source)
+    }
+}
+
+/// An address without its port; link-local addresses are told apart by their interface.
+pub(super) type Host = (IpAddr, u32);
+
+pub(super) fn host(address: SocketAddr) -> Host {
+    match address {
+        SocketAddr::V4(v4) => ((*v4.ip()).into(), 0),
+        SocketAddr::V6(v6) => ((*v6.ip()).into(), v6.scope_id()),
+    }
+}
+
+/// What limits count as one place: an IPv4 address, a /64 of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Block(IpAddr);
+
+pub(super) fn block(address: SocketAddr) -> Block {
+    match address.ip() {
+        IpAddr::V6(ip) => {
+            let prefix = ip.to_bits() >> 64 << 64;
+            Block(Ipv6Addr::from_bits(prefix).into())
+        }
+        ip @ IpAddr::V4(_) => Block(ip),
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    servers: HashMap<SocketAddr, Uid>,
+    sources: HashMap<SocketAddr, Uid>,
+    hosts: HashMap<Host, BTreeSet<Uid>>,
+    blocks: HashMap<Block, usize>,
+}
+
+impl Places {
+    /// Moves a node from one seat to another.
+    pub(super) fn reseat(&mut self, uid: &Uid, from: Seat, to: Seat) {
+        for (map, old, new) in [
+            (&mut self.servers, from.server, to.server),
+            (&mut self.sources, from.source, to.source),
+        ] {
+            if let Some(old) = old.filter(|old| map.get(old) == Some(uid)) {
+                map.remove(&old);
+            }
+            if let Some(new) = new {
+                map.insert(new, uid.clone());
+            }
+        }
+        let (old, new) = (from.address(), to.address());
+        if old.map(host) == new.map(host) {
+            return;
+        }
+        if let Some(old) = old {
+            self.leave(uid, old);
+        }
+        if let Some(new) = new {
+            self.hosts.entry(host(new)).or_default().insert(uid.clone());
+            *self.blocks.entry(block(new)).or_default() += 1;
+        }
+    }
+
+    fn leave(&mut self, uid: &Uid, address: SocketAddr) {
+        if let Some(uids) = self.hosts.get_mut(&host(address)) {
+            uids.remove(uid);
+            if uids.is_empty() {
+                self.hosts.remove(&host(address));
+            }
+        }
+        if let Some(count) = self.blocks.get_mut(&block(address)) {
+            *count -= 1;
+            if *count == 0 {
+                self.blocks.remove(&block(address));
+            }
+        }
+    }
+
+    /// The node that a message without a uid belongs to: the one at that address and port, else the
+    /// only one at that address.
+    pub(super) fn find(&self, from: SocketAddr) -> Option<&Uid> {
+        let exact = self.servers.get(&from).or_else(|| self.sources.get(&from));
+        exact.or_else(|| {
+            let uids = self.hosts.get(&host(from))?;
+            uids.first().filter(|_| uids.len() == 1)
+        })
+    }
+
+    /// The node whose server is there.
+    pub(super) fn server(&self, address: SocketAddr) -> Option<&Uid> {
+        self.servers.get(&address)
+    }
+
+    /// How many nodes are in the same place.
+    pub(super) fn count(&self, address: SocketAddr) -> usize {
+        self.blocks.get(&block(address)).copied().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uid(text: &str) -> Uid {
+        Uid::new(text).unwrap()
+    }
+
+    fn seat(server: &str, source: &str) -> Seat {
+        Seat {
+            server: server.parse().ok(),
+            source: source.parse().ok(),
+        }
+    }
+
+    #[track_caller]
+    fn check(places: &Places, from: &str, expected: Option<&str>) {
+        let found = places.find(from.parse().unwrap());
+        assert_eq!(found.map(Uid::as_str), expected, "{from}");
+    }
+
+    #[test]
+    fn a_push_belongs_to_the_exact_address_or_to_the_only_node_there() {
+        let mut places = Places::default();
+        places.reseat(
+            &uid("a"),
+            Seat::default(),
+            seat("10.0.0.1:5683", "10.0.0.1:49152"),
+        );
+        check(&places, "10.0.0.1:5683", Some("a"));
+        check(&places, "10.0.0.1:49152", Some("a"));
+        check(&places, "10.0.0.1:60000", Some("a"));
+        check(&places, "10.0.0.2:5683", None);
+        places.reseat(&uid("b"), Seat::default(), seat("10.0.0.1:7000", ""));
+        check(&places, "10.0.0.1:7000", Some("b"));
+        check(&places, "10.0.0.1:49152", Some("a"));
+        check(&places, "10.0.0.1:60000", None);
+        assert_eq!(places.count("10.0.0.1:1".parse().unwrap()), 2);
+    }
+
+    #[test]
+    fn moving_and_leaving_leaves_nothing_behind() {
+        let mut places = Places::default();
+        let (here, there) = (
+            seat("[2001:db8::1]:5683", ""),
+            seat("", "[2001:db8:0:1::1]:9"),
+        );
+        places.reseat(&uid("a"), Seat::default(), here);
+        places.reseat(&uid("a"), here, there);
+        check(&places, "[2001:db8::1]:5683", None);
+        check(&places, "[2001:db8:0:1::1]:10", Some("a"));
+        places.reseat(&uid("a"), there, Seat::default());
+        assert!(places.hosts.is_empty() && places.blocks.is_empty());
+        assert!(places.servers.is_empty() && places.sources.is_empty());
+    }
+
+    #[test]
+    fn interfaces_tell_link_local_addresses_apart() {
+        let mut places = Places::default();
+        places.reseat(&uid("a"), Seat::default(), seat("[fe80::1%1]:5683", ""));
+        check(&places, "[fe80::1%1]:9", Some("a"));
+        check(&places, "[fe80::1%2]:9", None);
+    }
+}

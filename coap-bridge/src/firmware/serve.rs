@@ -1,0 +1,219 @@
+//! What nodes ask of us.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bus::bridge::{Report, Uid};
+use bus::time::Now;
+
+use super::node::Node;
+use super::places::Seat;
+use super::wire::{Alive, Push};
+use super::{Bridge, SHED_CON, SHED_NON};
+use crate::endpoint::options::{format, number};
+use crate::endpoint::{Code, ExchangeId, Method, Request, Response};
+use crate::metrics::Refused;
+
+/// `reset` and `alive` leave a starting node back to back in any order: within this time they are
+/// one start.
+const START_SPAN: Duration = Duration::from_secs(10);
+
+/// A node that is told 5.03 should try again after so many seconds.
+const BUSY_MAX_AGE: u32 = 5;
+
+/// Longer payloads are not repeated in the answer, in bytes.
+const MAX_ECHO: usize = 256;
+
+/// What we have ourselves. Less than three times the question: strangers may ask it (RFC 7252
+/// section 11.3).
+pub(super) const RESOURCES: &str = "</alive>,</server>";
+
+impl Bridge {
+    pub(super) fn serve(
+        &mut self,
+        exchange: ExchangeId,
+        peer: SocketAddr,
+        request: &Request,
+        now: Now,
+    ) {
+        let path = request.path();
+        let response = match (request.method, path.as_deref()) {
+            (Method::Post, Some("alive")) => self.serve_alive(peer, request, now),
+            (Method::Post, Some("server")) => self.serve_push(peer, request, now),
+            (Method::Get, Some(".well-known/core")) => Ok(list(request)),
+            (_, Some("alive" | "server" | ".well-known/core")) => {
+                self.metrics.refused(Refused::NotServed);
+                Ok(Response::new(Code::METHOD_NOT_ALLOWED))
+            }
+            _ => {
+                self.metrics.refused(Refused::NotServed);
+                Ok(Response::new(Code::NOT_FOUND))
+            }
+        };
+        match response {
+            Ok(response) => self.endpoint.respond(exchange, response, now.mono),
+            Err(refused) => {
+                self.metrics.refused(refused);
+                // Under load an answer that nobody waits for is one more datagram.
+                if refused == Refused::Overload && !request.confirmable {
+                    self.endpoint.ignore(exchange);
+                } else {
+                    self.endpoint.respond(exchange, refusal(refused), now.mono);
+                }
+            }
+        }
+    }
+
+    fn serve_alive(
+        &mut self,
+        peer: SocketAddr,
+        request: &Request,
+        now: Now,
+    ) -> Result<Response, Refused> {
+        let alive = Alive::parse(&request.payload).ok_or(Refused::Malformed)?;
+        if self.nodes.contains_key(&alive.uid) {
+            self.handle_alive(&alive, peer, now);
+        } else {
+            self.admit(&alive.uid, peer, now)?;
+        }
+        self.metrics.alive.inc();
+        Ok(received(request))
+    }
+
+    /// A node that was not known.
+    fn admit(&mut self, uid: &Uid, peer: SocketAddr, now: Now) -> Result<(), Refused> {
+        if self.nodes.len() >= self.rules.max_nodes {
+            return Err(Refused::TooManyNodes);
+        }
+        if self.places.count(peer) >= self.rules.max_nodes_per_address {
+            return Err(Refused::TooManyAtAddress);
+        }
+        let seat = Seat {
+            server: None,
+            source: Some(peer),
+        };
+        self.places.reseat(uid, Seat::default(), seat);
+        let (candidates, _) = self.candidates(uid, peer);
+        let address = candidates.front().copied().unwrap_or(peer).to_string();
+        let mut node = Node::new(seat, address.clone());
+        node.seen = Some(now.mono);
+        node.started = Some(now.mono);
+        self.insert(uid.clone(), node);
+        self.report(Report::Announce {
+            uid: uid.clone(),
+            address,
+            reset: false,
+        });
+        self.discover(uid, Some(peer), now);
+        Ok(())
+    }
+
+    fn handle_alive(&mut self, alive: &Alive, peer: SocketAddr, now: Now) {
+        let Alive { uid, reset } = alive;
+        let Some(node) = self.nodes.get_mut(uid) else {
+            return;
+        };
+        let seat = node.seat;
+        // Anyone can send this uid from anywhere; a new place is believed when it has answered.
+        let moved =
+            seat.server.or(seat.source).map(super::places::host) != Some(super::places::host(peer));
+        if moved {
+            node.discovery.reset |= reset;
+            return self.consider(uid, peer, now);
+        }
+        let recent = node
+            .started
+            .is_some_and(|at| now.mono.saturating_duration_since(at) < START_SPAN);
+        let restarted = *reset && !recent;
+        if restarted {
+            node.started = Some(now.mono);
+        }
+        node.seen = Some(now.mono);
+        let address = node.announced.clone();
+        let rediscover = restarted || !node.discovery.done;
+        // Its server answers at another port than it sends from, unless that is the standard port.
+        let other_port = seat
+            .server
+            .is_some_and(|server| server != peer && server.port() != super::COAP_PORT);
+        self.reseat(
+            uid,
+            Seat {
+                source: Some(peer),
+                ..seat
+            },
+        );
+        self.report(Report::Announce {
+            uid: uid.clone(),
+            address,
+            reset: restarted,
+        });
+        if rediscover || other_port {
+            self.consider(uid, peer, now);
+        }
+        self.arm_poll(uid, now);
+    }
+
+    fn serve_push(
+        &mut self,
+        peer: SocketAddr,
+        request: &Request,
+        now: Now,
+    ) -> Result<Response, Refused> {
+        let shed_at = if request.confirmable {
+            SHED_CON
+        } else {
+            SHED_NON
+        };
+        if self.reports.len() >= shed_at {
+            return Err(Refused::Overload);
+        }
+        let Push { path, sample } = Push::parse(&request.payload).ok_or(Refused::Malformed)?;
+        let uid = self.places.find(peer).ok_or(Refused::UnknownNode)?.clone();
+        let node = self.nodes.get_mut(&uid).ok_or(Refused::UnknownNode)?;
+        node.seen = Some(now.mono);
+        if !node.note_value(&path, now.mono) {
+            return Err(Refused::TooManyResources);
+        }
+        self.metrics.pushes.inc();
+        self.report(Report::Reading {
+            uid: uid.clone(),
+            path,
+            sample,
+            ts: now.wall,
+        });
+        self.arm_poll(&uid, now);
+        Ok(received(request))
+    }
+}
+
+/// 2.04, as Pyaiot's gateway words it; old firmwares never read it, so a Non-confirmable request
+/// gets no words.
+fn received(request: &Request) -> Response {
+    let response = Response::new(Code::CHANGED);
+    match std::str::from_utf8(&request.payload) {
+        Ok(text) if request.confirmable && text.len() <= MAX_ECHO => {
+            response.with_payload(format!("Received '{text}'"))
+        }
+        _ => response,
+    }
+}
+
+fn list(request: &Request) -> Response {
+    match request.options.uint(number::ACCEPT) {
+        Some(accept) if accept != u32::from(format::LINK) => Response::new(Code::NOT_ACCEPTABLE),
+        _ => Response::content(format::LINK, RESOURCES),
+    }
+}
+
+fn refusal(refused: Refused) -> Response {
+    let say = |code, text: &'static str| Response::new(code).with_payload(text);
+    match refused {
+        Refused::Malformed => say(Code::BAD_REQUEST, "send <word>:<text>"),
+        Refused::UnknownNode => say(Code::NOT_FOUND, "send /alive first"),
+        Refused::NotServed => Response::new(Code::NOT_FOUND),
+        Refused::TooManyResources => say(Code::FORBIDDEN, "too many resources"),
+        Refused::TooManyNodes | Refused::TooManyAtAddress | Refused::Overload => {
+            Response::new(Code::SERVICE_UNAVAILABLE).with_max_age(BUSY_MAX_AGE)
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! What is asked of a node: one request at a time, those of people before those of routine.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bus::bridge::{self as orders, Action, Answer, Report, Uid};
+use bus::payload::AckStatus;
+use bus::time::Now;
+use serde_json::Value;
+
+use super::Bridge;
+use super::node::{Current, Turn};
+use super::wire;
+use crate::endpoint::parameters::MAX_TRANSMIT_WAIT;
+use crate::endpoint::{Code, Method, Request, RequestError, RequestId, Response};
+
+/// What a request of ours is for.
+#[derive(Debug, Clone)]
+pub(super) enum Ask {
+    /// Is the node's server here, and what has it?
+    Probe(SocketAddr),
+    /// A value, now or whenever it changes.
+    Read { path: String, then: Then },
+    /// A write for the bus.
+    Write {
+        path: String,
+        id: orders::RequestId,
+        deadline: Instant,
+    },
+    /// Whether the node answers, for the bus.
+    Ping(orders::RequestId),
+}
+
+/// What becomes of a value that was read, beside being reported.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Then {
+    Routine,
+    /// The bus asked for it.
+    Answer(orders::RequestId),
+    /// It confirms a write that got this code.
+    Confirm(orders::RequestId, Code),
+}
+
+/// Polls of one node are not nearer to each other than this.
+const MIN_POLL: Duration = Duration::from_secs(1);
+
+impl Bridge {
+    pub(super) fn execute(&mut self, request: orders::Request, now: Now) {
+        let uid = request.uid.clone();
+        let Some(node) = self.nodes.get_mut(&uid) else {
+            return self.answer(
+                request.id,
+                rejected("the bridge has not heard of the node yet"),
+            );
+        };
+        if request.action == Action::Rediscover {
+            if node.seat.server.or(node.seat.source).is_none() {
+                return self.answer(request.id, unreachable());
+            }
+            node.discovery.asked_by.push(request.id);
+            return self.discover(&uid, None, now);
+        }
+        node.urgent.push_back(request);
+        // A read that hangs on a lost datagram must not hold up a person.
+        let routine = node.current.as_ref().and_then(|current| {
+            let path = current.routine.clone()?;
+            Some((current.id, path))
+        });
+        if let Some((id, path)) = routine {
+            if let Some(entry) = node.resources.get_mut(&path) {
+                entry.observation.take_if(|observation| *observation == id);
+            }
+            node.reads.push_front(path);
+            self.drop_request(&uid, id, now);
+        }
+        self.pump(&uid, now);
+    }
+
+    /// Asks the next thing, unless something is being asked.
+    pub(super) fn pump(&mut self, uid: &Uid, now: Now) {
+        loop {
+            let Some(node) = self.nodes.get_mut(uid) else {
+                return;
+            };
+            if node.current.is_some() {
+                return;
+            }
+            if let Some(request) = node.urgent.pop_front() {
+                self.start(uid, request, now);
+            } else if node.discovery.turn == Turn::None
+                && let Some(path) = node.reads.pop_front()
+            {
+                self.read(uid, path, Then::Routine, MAX_TRANSMIT_WAIT, now);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn start(&mut self, uid: &Uid, request: orders::Request, now: Now) {
+        let orders::Request {
+            id,
+            action,
+            deadline,
+            ..
+        } = request;
+        let timeout = deadline.saturating_duration_since(now.mono);
+        if timeout.is_zero() {
+            // The runtime has answered in our place.
+            return;
+        }
+        match action {
+            Action::Get { path } => self.read(uid, path, Then::Answer(id), timeout, now),
+            Action::Ping => {
+                // Old firmwares don't answer an empty message; every node answers a question.
+                let request = Request::new(Method::Get, ".well-known/core");
+                self.ask(uid, request, Ask::Ping(id), timeout, now);
+            }
+            Action::Set { path, value } => {
+                let node = self.nodes.get(uid);
+                let listed = node.and_then(|node| node.resources.get(&path)?.listed.as_ref());
+                let profile = node.map_or(wire::Profile::Limited, super::node::Node::profile);
+                match wire::write(&path, listed, &value, profile) {
+                    Ok(request) => {
+                        let ask = Ask::Write { path, id, deadline };
+                        self.ask(uid, request, ask, timeout, now);
+                    }
+                    Err(error) => self.answer(id, rejected(&error.to_string())),
+                }
+            }
+            Action::Rediscover => {}
+        }
+    }
+
+    /// Sends a request that the bus waits for.
+    fn ask(&mut self, uid: &Uid, request: Request, ask: Ask, timeout: Duration, now: Now) {
+        let Some(node) = self.nodes.get_mut(uid) else {
+            return;
+        };
+        let sent = match node.seat.server {
+            Some(server) => self
+                .endpoint
+                .request(server, request, timeout, now.mono)
+                .map_err(|error| failed(error, &error.to_string())),
+            None => Err(unreachable()),
+        };
+        match sent {
+            Ok(id) => {
+                node.current = Some(Current { id, routine: None });
+                self.asked.insert(id, (uid.clone(), ask));
+            }
+            Err(answer) => self.refuse(ask, answer),
+        }
+    }
+
+    /// Reads a resource; begins or renews its observation when the node offers one.
+    fn read(&mut self, uid: &Uid, path: String, then: Then, timeout: Duration, now: Now) {
+        self.metrics.reads.inc();
+        let request = Request::new(Method::Get, &path);
+        let Some(node) = self.nodes.get_mut(uid) else {
+            return;
+        };
+        let routine = matches!(then, Then::Routine);
+        let entry = node.resources.get(&path).filter(|_| routine);
+        let offered = entry.is_some_and(|entry| {
+            let listed = entry.listed.as_ref();
+            listed.is_some_and(|resource| resource.obs)
+        });
+        if !offered {
+            let ask = Ask::Read {
+                path: path.clone(),
+                then,
+            };
+            self.ask(uid, request, ask, timeout, now);
+        } else if let Some(server) = node.seat.server {
+            let renewed = entry
+                .and_then(|entry| entry.observation)
+                .filter(|id| self.endpoint.renew(*id, timeout, now.mono).is_ok());
+            let id = match renewed {
+                Some(id) => Ok(id),
+                None => self.endpoint.observe(server, request, timeout, now.mono),
+            };
+            if let Ok(id) = id {
+                node.current = Some(Current { id, routine: None });
+                let ask = Ask::Read {
+                    path: path.clone(),
+                    then,
+                };
+                self.asked.insert(id, (uid.clone(), ask));
+            }
+        }
+        if let Some(node) = self.nodes.get_mut(uid)
+            && let Some(current) = node.current.as_mut().filter(|_| routine)
+        {
+            current.routine = Some(path);
+        }
+    }
+
+    pub(super) fn handle_response(
+        &mut self,
+        id: RequestId,
+        result: Result<Response, RequestError>,
+        observed: bool,
+        now: Now,
+    ) {
+        let Some((uid, ask)) = self.asked.remove(&id) else {
+            return;
+        };
+        if let Ask::Probe(place) = ask {
+            return self.handle_probe(&uid, id, place, result, now);
+        }
+        let Some(node) = self.nodes.get_mut(&uid) else {
+            return;
+        };
+        node.current.take_if(|current| current.id == id);
+        if result.is_ok() {
+            node.seen = Some(now.mono);
+        }
+        match ask {
+            Ask::Probe(_) => {}
+            Ask::Read { path, then } => {
+                self.note_observation(&uid, &path, id, observed);
+                self.end_read(&uid, &path, then, result, now);
+            }
+            Ask::Write { path, id, deadline } => {
+                self.end_write(&uid, path, id, deadline, result, now);
+            }
+            Ask::Ping(id) => {
+                self.seen_if_ok(&uid, &result);
+                self.answer(
+                    id,
+                    match result {
+                        Ok(response) => ok(response.code, None),
+                        // A node that rejects the message has answered it.
+                        Err(RequestError::Reset) => Answer {
+                            code: None,
+                            ..ok(Code::EMPTY, None)
+                        },
+                        Err(error) => failed(error, &error.to_string()),
+                    },
+                );
+            }
+        }
+        self.pump(&uid, now);
+        self.arm_poll(&uid, now);
+    }
+
+    fn note_observation(&mut self, uid: &Uid, path: &str, id: RequestId, observed: bool) {
+        let node = self.nodes.get_mut(uid);
+        let Some(entry) = node.and_then(|node| node.resources.get_mut(path)) else {
+            return;
+        };
+        if observed {
+            entry.observation = Some(id);
+            let path = path.to_owned();
+            let then = Then::Routine;
+            self.asked
+                .insert(id, (uid.clone(), Ask::Read { path, then }));
+        } else {
+            entry.observation.take_if(|observation| *observation == id);
+        }
+    }
+
+    fn end_read(
+        &mut self,
+        uid: &Uid,
+        path: &str,
+        then: Then,
+        result: Result<Response, RequestError>,
+        now: Now,
+    ) {
+        let value = match &result {
+            Ok(response) if response.code.is_success() => {
+                Some(self.report_value(uid, path, response, now))
+            }
+            _ => {
+                self.seen_if_ok(uid, &result);
+                self.note_failed_read(uid, path, &result, now);
+                None
+            }
+        };
+        match (then, result) {
+            (Then::Routine, _) => {}
+            (Then::Confirm(id, code), _) => self.answer(id, ok(code, value)),
+            (Then::Answer(id), Ok(response)) => self.answer(id, answered(response.code, value)),
+            (Then::Answer(id), Err(error)) => self.answer(id, failed(error, &error.to_string())),
+        }
+    }
+
+    fn report_value(&mut self, uid: &Uid, path: &str, response: &Response, now: Now) -> Value {
+        let sample = wire::sample(path, response.format(), &response.payload);
+        let value = sample.v.clone();
+        if let Some(node) = self.nodes.get_mut(uid) {
+            node.note_value(path, now.mono);
+        }
+        self.report(Report::Reading {
+            uid: uid.clone(),
+            path: path.to_owned(),
+            sample,
+            ts: now.wall,
+        });
+        value
+    }
+
+    fn note_failed_read(
+        &mut self,
+        uid: &Uid,
+        path: &str,
+        result: &Result<Response, RequestError>,
+        now: Now,
+    ) {
+        self.metrics.reads_failed.inc();
+        let Some(node) = self.nodes.get_mut(uid) else {
+            return;
+        };
+        if let Some(entry) = node.resources.get_mut(path) {
+            entry.fresh = Some(now.mono);
+            let code = result.as_ref().map(|response| response.code);
+            entry.unreadable |= code == Ok(Code::METHOD_NOT_ALLOWED);
+        }
+        if result.is_err() {
+            // It does not answer: the rest is asked when its time comes again.
+            for path in std::mem::take(&mut node.reads) {
+                if let Some(entry) = node.resources.get_mut(&path) {
+                    entry.fresh = Some(now.mono);
+                }
+            }
+        }
+    }
+
+    fn end_write(
+        &mut self,
+        uid: &Uid,
+        path: String,
+        id: orders::RequestId,
+        deadline: Instant,
+        result: Result<Response, RequestError>,
+        now: Now,
+    ) {
+        match result {
+            Ok(response) if response.code.is_success() => {
+                let left = deadline.saturating_duration_since(now.mono);
+                let then = Then::Confirm(id, response.code);
+                self.read(uid, path, then, left, now);
+            }
+            Ok(response) => {
+                self.seen_if_ok(uid, &Ok(response.clone()));
+                self.answer(id, answered(response.code, None));
+            }
+            Err(error) => self.answer(id, failed(error, &error.to_string())),
+        }
+    }
+
+    /// Any answer is a sign of life; a reported value is one already.
+    fn seen_if_ok(&mut self, uid: &Uid, result: &Result<Response, RequestError>) {
+        if result.is_ok() {
+            self.report(Report::Seen { uid: uid.clone() });
+        }
+    }
+
+    pub(super) fn handle_notification(
+        &mut self,
+        id: RequestId,
+        response: &Response,
+        last: bool,
+        now: Now,
+    ) {
+        let Some((uid, Ask::Read { path, .. })) = self.asked.get(&id).cloned() else {
+            return;
+        };
+        if let Some(node) = self.nodes.get_mut(&uid) {
+            node.seen = Some(now.mono);
+        }
+        if response.code.is_success() {
+            self.report_value(&uid, &path, response, now);
+        }
+        if last {
+            self.note_observation(&uid, &path, id, false);
+            let renewing = |node: &super::node::Node| {
+                node.current
+                    .as_ref()
+                    .is_some_and(|current| current.id == id)
+            };
+            if !self.nodes.get(&uid).is_some_and(renewing) {
+                self.asked.remove(&id);
+            }
+        }
+        self.arm_poll(&uid, now);
+    }
+
+    /// Sees to it that [`Bridge::poll`] comes when something is to be read again.
+    pub(super) fn arm_poll(&mut self, uid: &Uid, now: Now) {
+        if self.polls.contains(uid) {
+            return;
+        }
+        let interval = self.rules.poll_interval;
+        let node = self
+            .nodes
+            .get(uid)
+            .filter(|node| node.seat.server.is_some());
+        if let Some(at) = node.and_then(|node| node.next_poll(interval, now.mono)) {
+            self.polls.set(uid.clone(), at.max(now.mono + MIN_POLL));
+        }
+    }
+
+    /// Reads what is old, from a node that lives.
+    pub(super) fn poll(&mut self, uid: &Uid, now: Now) {
+        let interval = self.rules.poll_interval;
+        let Some(node) = self.nodes.get_mut(uid) else {
+            return;
+        };
+        let lives = node
+            .seen
+            .is_some_and(|seen| now.mono.saturating_duration_since(seen) < self.rules.max_time);
+        if !lives {
+            // The next sign of life begins anew.
+            return;
+        }
+        node.queue_reads(interval, now.mono + MIN_POLL, now.mono);
+        self.pump(uid, now);
+        self.arm_poll(uid, now);
+    }
+
+    fn answer(&mut self, id: orders::RequestId, answer: Answer) {
+        self.report(Report::Answer { id, answer });
+    }
+
+    /// Ends what could not be asked.
+    fn refuse(&mut self, ask: Ask, answer: Answer) {
+        match ask {
+            Ask::Write { id, .. }
+            | Ask::Ping(id)
+            | Ask::Read {
+                then: Then::Answer(id),
+                ..
+            } => self.answer(id, answer),
+            // The write itself is done.
+            Ask::Read {
+                then: Then::Confirm(id, code),
+                ..
+            } => self.answer(id, ok(code, None)),
+            Ask::Read {
+                then: Then::Routine,
+                ..
+            }
+            | Ask::Probe(_) => {}
+        }
+    }
+}
+
+fn ok(code: Code, v: Option<Value>) -> Answer {
+    Answer {
+        status: AckStatus::Ok,
+        code: Some(code.to_string()),
+        v,
+        error: None,
+    }
+}
+
+fn rejected(error: &str) -> Answer {
+    Answer {
+        status: AckStatus::Rejected,
+        code: None,
+        v: None,
+        error: Some(error.to_owned()),
+    }
+}
+
+fn unreachable() -> Answer {
+    Answer {
+        status: AckStatus::Error,
+        ..rejected("the node has not answered at its address yet, so it can't be asked")
+    }
+}
+
+/// The answer to a request that got no response, in these words.
+pub(super) fn failed(error: RequestError, words: &str) -> Answer {
+    Answer {
+        status: match error {
+            RequestError::Timeout => AckStatus::Timeout,
+            _ => AckStatus::Error,
+        },
+        ..rejected(words)
+    }
+}
+
+/// The answer to a request that got a response (RFC 7252 section 5.9).
+fn answered(code: Code, v: Option<Value>) -> Answer {
+    if code.is_success() {
+        return ok(code, v);
+    }
+    let words = match code {
+        Code::BAD_REQUEST => "the node does not take this value",
+        Code::NOT_FOUND => "the node has no such resource",
+        Code::METHOD_NOT_ALLOWED => "the node does not allow this on the resource",
+        Code::NOT_ACCEPTABLE | Code::UNSUPPORTED_CONTENT_FORMAT => {
+            "the node does not know the format"
+        }
+        Code::REQUEST_ENTITY_TOO_LARGE => "the value is too large for the node",
+        Code::FORBIDDEN => "the node forbids it",
+        Code::SERVICE_UNAVAILABLE => "the node is busy",
+        code if code.class() == 4 => "the node refused the request",
+        _ => "the node failed",
+    };
+    let status = match code.class() {
+        4 => AckStatus::Rejected,
+        _ => AckStatus::Error,
+    };
+    Answer {
+        status,
+        code: Some(code.to_string()),
+        ..rejected(words)
+    }
+}

@@ -1,0 +1,119 @@
+//! What the bridge counts, beside what its endpoint counts.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// Why something that a node sent was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// A payload that is not `<word>:<uid>` or `<resource>:<value>`.
+    Malformed,
+    /// A push from an address at which no node, or no single one, is known.
+    UnknownNode,
+    /// A path or method that is not served.
+    NotServed,
+    /// The limit `max_nodes`.
+    TooManyNodes,
+    /// The limit `max_nodes_per_address`.
+    TooManyAtAddress,
+    /// A resource of a node that has too many.
+    TooManyResources,
+    /// The bus is behind.
+    Overload,
+}
+
+impl Refused {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::UnknownNode => "unknown_node",
+            Self::NotServed => "not_served",
+            Self::TooManyNodes => "too_many_nodes",
+            Self::TooManyAtAddress => "too_many_at_address",
+            Self::TooManyResources => "too_many_resources",
+            Self::Overload => "overload",
+        }
+    }
+}
+
+/// The counters; clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Metrics {
+    pub(crate) alive: Counter,
+    pub(crate) pushes: Counter,
+    refused: Family<Reason, Counter>,
+    discoveries: Family<Outcome, Counter>,
+    pub(crate) reads: Counter,
+    pub(crate) reads_failed: Counter,
+    pub(crate) nodes: Gauge,
+    pub(crate) reports_dropped: Counter,
+    pub(crate) send_errors: Counter,
+    pub(crate) receive_errors: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register("alive", "Signs of life taken", self.alive.clone());
+        registry.register("pushes", "Values pushed and taken", self.pushes.clone());
+        registry.register(
+            "requests_refused",
+            "Requests of nodes that were not taken, by reason",
+            self.refused.clone(),
+        );
+        registry.register(
+            "discoveries",
+            "Questions for a node's resources that ended, by outcome",
+            self.discoveries.clone(),
+        );
+        registry.register("reads", "Resources asked for", self.reads.clone());
+        registry.register(
+            "reads_failed",
+            "Resources asked for without getting a value",
+            self.reads_failed.clone(),
+        );
+        registry.register("nodes", "Nodes that are known", self.nodes.clone());
+        registry.register(
+            "reports_dropped",
+            "Reports to the bus that were dropped for want of room",
+            self.reports_dropped.clone(),
+        );
+        registry.register(
+            "send_errors",
+            "Datagrams that the system did not take",
+            self.send_errors.clone(),
+        );
+        registry.register(
+            "receive_errors",
+            "Errors of the socket while receiving",
+            self.receive_errors.clone(),
+        );
+    }
+
+    pub(crate) fn refused(&self, why: Refused) {
+        let reason = why.label();
+        self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn discovered(&self, outcome: &'static str) {
+        self.discoveries.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn refused_for(&self, why: Refused) -> u64 {
+        let reason = why.label();
+        self.refused.get_or_create(&Reason { reason }).get()
+    }
+}
