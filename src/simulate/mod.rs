@@ -127,8 +127,8 @@ fn parse_duration(text: &str) -> Result<Duration, ValueError> {
 /// The options make no sense, or the CoAP server's name is not known.
 pub(crate) async fn run(args: Args, shutdown: &Shutdown) -> anyhow::Result<()> {
     let options = args.options().await?;
-    say(options.summary());
     let stats = start(&options, shutdown)?;
+    say(options.summary());
     let end = args.duration.map(|duration| now().mono + duration);
     let server = options.coap_server.to_string();
     loop {
