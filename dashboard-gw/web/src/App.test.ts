@@ -47,7 +47,7 @@ describe("a node's card", () => {
     const fresh = reading(22.25, "°C", "2026-01-02T03:04:07.000Z");
     const change = { kind: "value", id: "lamp", resource: "temperature", reading: fresh } as const;
     await says({ type: "delta", rev: 2, changes: [change] });
-    expect(card.textContent).toContain("22.25 °C");
+    expect(card.textContent).toContain("22.25\u00a0°C");
   });
 
   it("says unknown when its bridge goes", async () => {

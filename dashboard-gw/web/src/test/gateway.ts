@@ -8,7 +8,7 @@ export class FakeSocket implements Socket {
   onmessage: ((event: { data: unknown }) => void) | null = null;
   onclose: (() => void) | null = null;
   onerror: (() => void) | null = null;
-  readyState = 0;
+  readyState: Socket["readyState"] = 0;
   readonly sent: ClientMessage[] = [];
 
   send(data: string): void {
