@@ -129,6 +129,16 @@ impl Identity {
         }
     }
 
+    /// The key of its session with this Client Identifier.
+    ///
+    /// Deviation: a Client Identifier is unique within its identity, not within the broker, so that
+    /// nobody takes over the session of another role or of one who showed a certificate.
+    pub(crate) fn session_key(&self, client_id: &str) -> String {
+        let proof = if self.certified { "" } else { "?" };
+        // Client Identifiers hold no U+0000.
+        format!("{proof}{self}\0{client_id}")
+    }
+
     /// Whether it may use this Client Identifier: its name, or `<name>:` and anything.
     pub(crate) fn may_be(&self, client_id: &str) -> bool {
         !self.certified

@@ -1,4 +1,4 @@
-//! All sessions by Client Identifier: opening, taking over, waiting for absent clients, ending.
+//! All sessions, by identity and Client Identifier: opening, taking over, waiting for absent clients, ending.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -193,12 +193,12 @@ impl Sessions {
     /// Opens the session of a client, and takes it from the connection that has it.
     pub(crate) fn open(
         &self,
-        client_id: &str,
+        key: &str,
         clean_start: bool,
         expiry: Duration,
     ) -> Result<Opened, Full> {
         let mut registry = self.registry();
-        let before = registry.entries.remove(client_id);
+        let before = registry.entries.remove(key);
         if before.is_none() && registry.entries.len() >= self.maximum {
             return Err(Full);
         }
@@ -226,7 +226,7 @@ impl Sessions {
         let (kick, kicked) = oneshot::channel();
         let (gone, wait) = oneshot::channel();
         registry.entries.insert(
-            client_id.to_owned(),
+            key.to_owned(),
             Entry {
                 handle: handle.clone(),
                 epoch,
@@ -248,8 +248,8 @@ impl Sessions {
     }
 
     /// Changes how long the session waits for its client (MQTT 5 section 3.14.2.2.2).
-    pub(crate) fn set_expiry(&self, client_id: &str, epoch: u64, expiry: Duration) {
-        if let Some(entry) = self.registry().entries.get_mut(client_id)
+    pub(crate) fn set_expiry(&self, key: &str, epoch: u64, expiry: Duration) {
+        if let Some(entry) = self.registry().entries.get_mut(key)
             && entry.epoch == epoch
         {
             entry.expiry = expiry;
@@ -259,14 +259,14 @@ impl Sessions {
     /// A connection ended; gives its Will when that is due now.
     pub(crate) fn close(
         &self,
-        client_id: &str,
+        key: &str,
         handle: &Arc<Handle>,
         epoch: u64,
         will: Option<Will>,
         now: Instant,
     ) -> Option<Will> {
         let mut registry = self.registry();
-        let entry = registry.entries.get_mut(client_id);
+        let entry = registry.entries.get_mut(key);
         let fate_of_session = match &entry {
             Some(entry) if entry.epoch != epoch && Arc::ptr_eq(&entry.handle, handle) => {
                 SessionFate::Resumed
@@ -287,14 +287,14 @@ impl Sessions {
                 Some(Fate::Later(delayed)) => entry.will = Some(delayed),
                 Some(Fate::Now(will)) => {
                     if entry.expiry.is_zero() {
-                        registry.entries.remove(client_id);
+                        registry.entries.remove(key);
                     }
                     return Some(will);
                 }
                 _ => {}
             }
             if entry.expiry.is_zero() {
-                registry.entries.remove(client_id);
+                registry.entries.remove(key);
             }
             return None;
         }

@@ -130,10 +130,11 @@ async fn accept(
         connect.client_id = broker.assign_client_id(&identity);
     }
     let version = connect.version;
+    let session_key = identity.session_key(&connect.client_id);
     let expiry = broker.session_expiry(connect.session_expiry);
     let opened = broker
         .sessions
-        .open(&connect.client_id, connect.clean_start, expiry)
+        .open(&session_key, connect.clean_start, expiry)
         .map_err(|_| {
             broker.metrics.refused("sessions");
             refuse(output, version, Reason::QuotaExceeded);
@@ -177,6 +178,7 @@ async fn accept(
         who: identity.to_string(),
         access,
         client_id: connect.client_id,
+        session_key,
         version,
         handle: opened.handle,
         epoch: opened.epoch,

@@ -36,6 +36,8 @@ pub(super) struct Client {
     pub(super) who: String,
     pub(super) access: Access,
     pub(super) client_id: String,
+    /// What the registry of sessions knows it by.
+    pub(super) session_key: String,
     pub(super) version: Version,
     pub(super) handle: Arc<Handle>,
     pub(super) epoch: u64,
@@ -278,7 +280,7 @@ impl Client {
             }
             let expiry = self.broker.session_expiry(seconds);
             let sessions = &self.broker.sessions;
-            sessions.set_expiry(&self.client_id, self.epoch, expiry);
+            sessions.set_expiry(&self.session_key, self.epoch, expiry);
         }
         End::Goodbye {
             with_will: reason == WITH_WILL,
@@ -293,7 +295,7 @@ impl Client {
         };
         let now = now();
         let sessions = &self.broker.sessions;
-        let due = sessions.close(&self.client_id, &self.handle, self.epoch, will, now.mono);
+        let due = sessions.close(&self.session_key, &self.handle, self.epoch, will, now.mono);
         if let Some(will) = due {
             self.broker.publish_will(will, self.handle.number(), now);
         }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use bus_broker::Role;
-use rcgen::ExtendedKeyUsagePurpose;
+use rcgen::{
+    CertificateRevocationListParams, ExtendedKeyUsagePurpose, KeyIdMethod, RevokedCertParams,
+};
 
-use crate::support::{Options, authority, broker, certificate};
+use crate::support::{Options, authority, broker, certificate, start};
 
 const STATE: &str = "b/nodes/n/res/led";
 const SET: &str = "b/nodes/n/res/led/set";
@@ -113,6 +115,23 @@ async fn a_client_identifier_belongs_to_its_name() {
 }
 
 #[tokio::test]
+async fn nobody_takes_over_the_session_of_another_identity() {
+    let broker = broker(Role::Viewer).await;
+    let options = Options {
+        is_kept: true,
+        ..Options::default()
+    };
+    let mut bridge = broker.tls(Some("urn:nodebus:bridge:x")).await.unwrap();
+    bridge.connect(4, "x", &options).await;
+    let mut viewer = broker.tls(Some("urn:nodebus:viewer:x")).await.unwrap();
+    assert!(!viewer.connect(4, "x", &options).await);
+    let mut anonymous = broker.tcp().await;
+    assert!(!anonymous.connect(4, "x", &options).await);
+    assert_eq!(bridge.ping().await, []);
+    assert_eq!(viewer.ping().await, []);
+}
+
+#[tokio::test]
 async fn certificates_that_say_nothing_or_the_wrong_thing_are_refused() {
     let broker = broker(Role::Viewer).await;
     let client_auth = ExtendedKeyUsagePurpose::ClientAuth;
@@ -173,6 +192,42 @@ async fn certificates_that_say_nothing_or_the_wrong_thing_are_refused() {
     }
     assert_eq!(broker.metric(handshakes, "ok"), 0.0);
     assert!(broker.metric("bus_broker_refused_total", "certificate") >= 7.0);
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_refused() {
+    let authority = authority();
+    let revoked = RevokedCertParams {
+        serial_number: 7_u64.into(),
+        revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let list = CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2024, 1, 1),
+        next_update: rcgen::date_time_ymd(4000, 1, 1),
+        crl_number: 1_u64.into(),
+        issuing_distribution_point: None,
+        revoked_certs: vec![revoked],
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&authority).unwrap().pem().unwrap();
+    let broker = start(Role::Viewer, authority, Some(list), |_| {}).await;
+    let identity = |serial: u64| {
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        let uri = Some("urn:nodebus:viewer:eve");
+        let number = |p: &mut rcgen::CertificateParams| p.serial_number = Some(serial.into());
+        Some(certificate(&broker.authority, uri, usage, number))
+    };
+    let mut good = broker.tls_as(identity(8)).await.unwrap();
+    good.connect(5, "eve", &Options::default()).await;
+    if let Ok(mut client) = broker.tls_as(identity(7)).await {
+        assert_eq!(client.closed().await, None);
+    }
+    let handshakes = "bus_broker_handshakes_total";
+    broker
+        .metric_reaches(handshakes, "certificate_revoked", 1.0)
+        .await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod clients;
 mod flows;
 mod hostile;
 mod retained;

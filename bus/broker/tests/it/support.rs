@@ -69,7 +69,16 @@ pub(crate) async fn broker(role: Role) -> TestBroker {
 }
 
 pub(crate) async fn broker_with(role: Role, edit: impl FnOnce(&mut Limits)) -> TestBroker {
-    let authority = authority();
+    start(role, authority(), None, edit).await
+}
+
+/// A broker of this authority, with this revocation list.
+pub(crate) async fn start(
+    role: Role,
+    authority: Authority,
+    revoked: Option<String>,
+    edit: impl FnOnce(&mut Limits),
+) -> TestBroker {
     let usage = ExtendedKeyUsagePurpose::ServerAuth;
     let (server, key) = certificate(&authority, None, usage, |_| {});
     let pki = tempfile::tempdir().unwrap();
@@ -77,6 +86,9 @@ pub(crate) async fn broker_with(role: Role, edit: impl FnOnce(&mut Limits)) -> T
     write("ca.pem", authority.pem());
     write("key.pem", key.serialize_pem());
     write("cert.pem", pem(&server));
+    if let Some(revoked) = revoked {
+        write("crl.pem", revoked);
+    }
     let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let mut limits = Limits::default();
     edit(&mut limits);
@@ -160,13 +172,24 @@ impl TestBroker {
         &self,
         identity: Option<(CertificateDer<'static>, KeyPair)>,
     ) -> std::io::Result<Raw<TlsClient>> {
+        let config = self.client_config(identity);
+        let tcp = TcpStream::connect(self.started.mqtts).await?;
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        Ok(Raw::new(connector.connect(name, tcp).await?))
+    }
+
+    pub(crate) fn client_config(
+        &self,
+        identity: Option<(CertificateDer<'static>, KeyPair)>,
+    ) -> rustls::ClientConfig {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
         let config = rustls::ClientConfig::builder_with_provider(bus::tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
-        let config = match identity {
+        match identity {
             Some((certificate, key)) => {
                 let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
                 config
@@ -174,11 +197,7 @@ impl TestBroker {
                     .unwrap()
             }
             None => config.with_no_client_auth(),
-        };
-        let tcp = TcpStream::connect(self.started.mqtts).await?;
-        let name = ServerName::try_from("localhost").unwrap();
-        let connector = TlsConnector::from(Arc::new(config));
-        Ok(Raw::new(connector.connect(name, tcp).await?))
+        }
     }
 
     /// A client of MQTT 5 over mTLS with this role and name, connected.
