@@ -85,7 +85,8 @@ impl Options {
             rate: 0.2,
             coap_server: local(coap),
             ws_server: format!("ws://{}/node", local(ws)),
-            seed: 1,
+            // Not that of `nodebus simulate`, whose nodes may come besides.
+            seed: 0,
             firmware: Firmware::New,
         }
     }

@@ -56,10 +56,14 @@ impl Node {
             };
             match connected {
                 Ok(Ok((socket, _))) => {
-                    backoff = BACKOFF.0;
+                    let since = now().mono;
                     self.stats.connected.fetch_add(1, Ordering::Relaxed);
                     let ended = self.serve(socket, &shutdown).await;
                     self.stats.connected.fetch_sub(1, Ordering::Relaxed);
+                    // A server that takes connections only to end them is given time, too.
+                    if now().mono.duration_since(since) >= BACKOFF.1 {
+                        backoff = BACKOFF.0;
+                    }
                     if let Err(why) = ended {
                         self.stats
                             .error(format!("{} ended the connection: {why}", self.url));
