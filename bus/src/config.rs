@@ -6,8 +6,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use figment::Figment;
+use figment::error::Kind;
 use figment::providers::{Env, Format, Serialized, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
 
 /// Where the settings of a process come from.
@@ -22,9 +24,9 @@ pub struct Sources {
 /// A setting that can't be taken: which one, from where, and what would do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A value, a key or the file is wrong.
+    /// A value, a key or the file is wrong: all that is, in words.
     #[error("{0}")]
-    Wrong(Box<figment::Error>),
+    Wrong(String),
     /// The file is not there.
     #[error("no configuration file at {0}: check the path given with --config")]
     NoFile(PathBuf),
@@ -36,17 +38,17 @@ pub enum ConfigError {
 /// The prefix of environment variables; `__` separates section and key.
 pub const ENV_PREFIX: &str = "NODEBUS_";
 
-/// Reads the settings `T`, starting from its defaults.
+/// Reads the settings `T`, starting from `defaults`.
 ///
 /// The environment is `NODEBUS_<SECTION>__<KEY>` in capitals.
 ///
 /// # Errors
 /// See [`ConfigError`]; unknown keys are errors.
-pub fn load<T>(sources: &Sources) -> Result<T, ConfigError>
+pub fn load<T>(defaults: T, sources: &Sources) -> Result<T, ConfigError>
 where
-    T: Default + Serialize + for<'de> Deserialize<'de>,
+    T: Serialize + for<'de> Deserialize<'de>,
 {
-    let mut figment = Figment::from(Serialized::defaults(T::default()));
+    let mut figment = Figment::from(Serialized::defaults(defaults));
     if let Some(file) = &sources.file {
         if !file.is_file() {
             return Err(ConfigError::NoFile(file.clone()));
@@ -65,12 +67,50 @@ where
         if !key.contains('.') {
             return Err(not_a_setting());
         }
-        let value: figment::value::Value = value.parse().map_err(|_| not_a_setting())?;
-        figment = figment.merge(Serialized::global(key, value));
+        let value: Value = value.parse().map_err(|_| not_a_setting())?;
+        figment = figment.merge(Flag { key, value });
     }
-    figment
-        .extract()
-        .map_err(|error| ConfigError::Wrong(Box::new(error)))
+    figment.extract().map_err(|error| {
+        let all: Vec<String> = error.into_iter().map(|one| in_words(&one)).collect();
+        ConfigError::Wrong(all.join("; "))
+    })
+}
+
+/// One `--set`, as a source of its own, so that an error names it.
+struct Flag<'a> {
+    key: &'a str,
+    value: Value,
+}
+
+impl Provider for Flag<'_> {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(format!("--set {}", self.key))
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Serialized::global(self.key, &self.value).data()
+    }
+}
+
+/// Which setting, what is wrong with it, and where it came from.
+fn in_words(error: &figment::Error) -> String {
+    let key = error.path.join(".");
+    let what = match &error.kind {
+        Kind::UnknownField(_, known) => format!("no such setting; there are {}", known.join(", ")),
+        kind => kind.to_string(),
+    };
+    let source = error
+        .metadata
+        .as_ref()
+        .map_or_else(String::new, |metadata| {
+            let place = metadata.source.as_ref().map(|source| format!(" {source}"));
+            format!(" (from {}{})", metadata.name, place.unwrap_or_default())
+        });
+    if key.is_empty() {
+        format!("{what}{source}")
+    } else {
+        format!("{key}: {what}{source}")
+    }
 }
 
 /// Serde for durations as people write them: `"30s"`, `"2m"`, `"24h"`; for `#[serde(with)]`.
@@ -148,7 +188,7 @@ mod tests {
             "[part]\nlisten = \"[::]:2\"\nmax_time = \"5m\"\n",
             &["part.listen=127.0.0.1:0"],
         );
-        let whole: Whole = load(&sources).unwrap();
+        let whole: Whole = load(Whole::default(), &sources).unwrap();
         assert_eq!(whole.part.listen, "127.0.0.1:0");
         assert_eq!(whole.part.max_time, Duration::from_secs(300));
     }
@@ -157,7 +197,7 @@ mod tests {
     fn mistakes_are_named() {
         let error = |file: &str, flags: &[&str]| {
             let (sources, _file) = sources(file, flags);
-            load::<Whole>(&sources).unwrap_err().to_string()
+            load(Whole::default(), &sources).unwrap_err().to_string()
         };
         assert!(error("[part]\nlisten_on = \"x\"\n", &[]).contains("listen_on"));
         assert!(error("[prat]\n", &[]).contains("prat"));
@@ -169,7 +209,7 @@ mod tests {
             flags: vec![],
         };
         assert!(
-            load::<Whole>(&missing)
+            load(Whole::default(), &missing)
                 .unwrap_err()
                 .to_string()
                 .contains("/nowhere/x.toml")

@@ -66,10 +66,12 @@ impl Metrics {
         self.requests.get_or_create(&Requests { status }).inc();
     }
 
-    /// Registers under `<protocol>_bridge_...`.
-    pub(super) fn register(&self, admin: &Admin, protocol: &str) {
+    /// Registers as `bridge_...{protocol="..."}`.
+    pub(super) fn register(&self, admin: &Admin, protocol: &'static str) {
         admin.register(|registry| {
-            let registry = registry.sub_registry_with_prefix(format!("{protocol}_bridge"));
+            let registry = registry
+                .sub_registry_with_prefix("bridge")
+                .sub_registry_with_label(("protocol".into(), protocol.into()));
             registry.register("nodes", "Nodes known", self.nodes.clone());
             registry.register("readings", "Values taken from nodes", self.readings.clone());
             registry.register(

@@ -1,0 +1,96 @@
+//! The settings of all parts, as one file holds them, and `nodebus config`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use bus::config::{Sources, load};
+use clap::Subcommand;
+use serde::{Deserialize, Serialize};
+
+use crate::process::{Failure, say};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) admin: AdminSettings,
+    pub(crate) bus: bus_broker::Config,
+    pub(crate) coap_bridge: coap_bridge::Config,
+    pub(crate) ws_bridge: ws_bridge::Config,
+    pub(crate) dashboard_gw: dashboard_gw::Config,
+}
+
+/// Where `/healthz`, `/readyz` and `/metrics` are answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AdminSettings {
+    pub(crate) listen: SocketAddr,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
+        }
+    }
+}
+
+/// Where settings come from, on every sub-command that has any.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SourceArgs {
+    /// A file with settings, in TOML
+    #[arg(long, value_name = "FILE", env = "NODEBUS_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// One setting, such as coap_bridge.max_time=60s; may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+impl SourceArgs {
+    /// Reads the settings; `flags` are those of the sub-command, and go over everything.
+    pub(crate) fn load(self, defaults: Settings, flags: Vec<String>) -> Result<Settings, Failure> {
+        let flags = self.set.into_iter().chain(flags).collect();
+        load(
+            defaults,
+            &Sources {
+                file: self.config,
+                flags,
+            },
+        )
+        .context("the settings can't be used")
+        .map_err(Failure::Usage)
+    }
+}
+
+/// `nodebus config`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Says whether the settings can be used
+    Check(SourceArgs),
+    /// Shows the settings in force, as a file
+    Show(SourceArgs),
+}
+
+/// Shows or checks the settings.
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    match args.command {
+        Command::Check(sources) => {
+            sources.load(Settings::default(), Vec::new())?;
+            say("the settings can be used");
+        }
+        Command::Show(sources) => {
+            let settings = sources.load(Settings::default(), Vec::new())?;
+            say(toml::to_string(&settings)
+                .context("the settings can't be written")?
+                .trim_end());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! The page, in Debian's Chromium.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::harness::{Browser, CoapNode, Distributed, System};
+
+const LED: &str = "[data-node=\"web\"] [data-resource=\"led\"] [role=switch]";
+
+#[test]
+fn a_click_reaches_the_node_and_its_own_answer_appears() {
+    let system = System::start(&[]);
+    let mut node = CoapNode::start(system.coap(), "web");
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", system.dashboard()));
+    browser.wait("[data-node=\"web\"]", "Node web");
+    browser.wait("[data-node=\"web\"][data-state=online]", "");
+    browser.wait(&format!("{LED}[aria-checked=false]"), "");
+
+    node.push("temperature", "21.5°C");
+    browser.wait("[data-node=\"web\"] [data-resource=temperature]", "21.5");
+    browser.wait("[data-node=\"web\"] [data-resource=temperature]", "°C");
+
+    browser.click(LED);
+    node.wait_for_put("led", "1");
+    browser.wait(&format!("{LED}[aria-checked=true]"), "");
+    browser.wait("[role=status]", "led");
+    node.push("led", "0");
+    browser.wait(&format!("{LED}[aria-checked=false]"), "");
+}
+
+#[test]
+fn a_node_page_shows_every_resource_and_has_its_own_address() {
+    let system = System::start(&[]);
+    let node = CoapNode::start(system.coap(), "web");
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/node/web", system.dashboard()));
+    for resource in ["board", "led", "mcu", "name", "os", "temperature"] {
+        browser.wait(
+            &format!("[data-node=\"web\"] [data-resource=\"{resource}\"]"),
+            "",
+        );
+    }
+    drop(node);
+}
+
+#[test]
+fn without_nodes_the_page_teaches_how_to_attach_one() {
+    let system = System::start(&[]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", system.dashboard()));
+    browser.wait("main", "simulate --coap");
+    browser.wait("main", &system.coap().to_string());
+}
+
+#[test]
+fn the_page_survives_a_restart_of_the_gateway_without_a_reload() {
+    let mut parts = Distributed::start();
+    let bridge = format!("127.0.0.1:{}", parts.coap).parse().unwrap();
+    let mut node = CoapNode::start(bridge, "web");
+    let mut browser = Browser::start();
+    browser.open(&format!("http://127.0.0.1:{}/", parts.dashboard));
+    browser.wait("[data-node=\"web\"]", "Node web");
+    browser.mark();
+
+    parts.dashboard_gw.kill();
+    browser.wait("[data-banner]", "Disconnected");
+    parts.restart_dashboard_gw();
+    browser.wait_gone("[data-banner]");
+    node.push("temperature", "33.5°C");
+    browser.wait("[data-node=\"web\"] [data-resource=temperature]", "33.5");
+    assert!(browser.is_marked(), "the page was loaded again");
+}
+
+/// Makes the README's pictures; they are what a person would see, so the test looks at the page
+/// through the same elements before each.
+#[test]
+fn the_readmes_pictures_can_be_made() {
+    let Some(folder) = std::env::var_os("NODEBUS_SCREENSHOTS") else {
+        return;
+    };
+    let folder = Path::new(&folder);
+    let system = System::start(&["--demo"]);
+    let all = system.subscribe("nodebus/v1/nodes/+/res/+");
+    all.wait_for("nodes/sim-bmx280-1/res/temperature", |reading| {
+        reading["v"].as_f64()
+    });
+    let mut browser = Browser::start();
+    for (name, width, height, dark) in [
+        ("overview-light.png", 1280, 800, false),
+        ("overview-dark.png", 1280, 800, true),
+        ("overview-phone.png", 390, 844, true),
+    ] {
+        browser.size(width, height, dark);
+        browser.open(&format!("http://{}/", system.dashboard()));
+        browser.wait("[data-resource=temperature]", "°C");
+        browser.screenshot(&folder.join(name));
+    }
+    assert_ne!(json!(null), json!(folder.to_str()));
+}

@@ -1,0 +1,121 @@
+//! Nodes that speak CoAP, from the wire to any MQTT client.
+
+use serde_json::json;
+
+use crate::harness::{CoapNode, System, coap_post, coap_post_from, publish};
+
+#[test]
+fn a_push_of_an_aiocoap_node_reaches_mosquitto_sub() {
+    let system = System::start(&[]);
+    let all = system.subscribe("nodebus/v1/#");
+    let mut node = CoapNode::start(system.coap(), "1234");
+
+    let descriptor = all.wait_for_member("nodes/1234", "name", &json!("Node 1234"));
+    assert_eq!(descriptor["uid"], "1234");
+    assert_eq!(descriptor["protocol"], "coap");
+    assert_eq!(descriptor["bridge"], "coap");
+    all.wait_for_member("nodes/1234", "board", &json!("native"));
+    all.wait_for_member("nodes/1234/status", "state", &json!("online"));
+    all.wait_for_member("nodes/1234/res/led", "v", &json!(0));
+    all.wait_for("nodes/1234/resources", |list| {
+        let names: Vec<_> = list
+            .as_array()?
+            .iter()
+            .filter_map(|r| r["name"].as_str())
+            .collect();
+        ["board", "led", "temperature"]
+            .iter()
+            .all(|name| names.contains(name))
+            .then_some(())
+    });
+    all.wait_for_member("events", "type", &json!("node_new"));
+
+    node.push("temperature", "21.5°C");
+    let reading = all.wait_for_member("nodes/1234/res/temperature", "v", &json!(21.5));
+    assert_eq!(reading["u"], "°C");
+    assert_eq!(reading["raw"], "21.5°C");
+    assert!(
+        reading["ts"].as_str().is_some_and(|ts| ts.ends_with('Z')),
+        "{reading}"
+    );
+}
+
+#[test]
+fn what_was_said_before_waits_for_a_late_subscriber() {
+    let system = System::start(&[]);
+    let mut node = CoapNode::start(system.coap(), "late");
+    let early = system.subscribe("nodebus/v1/nodes/+/res/+");
+    node.push("pressure", "1013.2hPa");
+    early.wait_for_member("nodes/late/res/pressure", "v", &json!(1013.2));
+
+    let late = system.subscribe("nodebus/v1/#");
+    late.wait_for_member("nodes/late/res/pressure", "v", &json!(1013.2));
+    late.wait_for_member("bridges/coap/status", "state", &json!("online"));
+    let retained = late.messages();
+    let pressure = retained
+        .iter()
+        .find(|(topic, _, _)| topic.ends_with("/res/pressure"));
+    assert!(pressure.is_some_and(|(_, retained, _)| *retained));
+}
+
+#[test]
+fn libcoaps_client_is_answered_as_pyaiot_answered() {
+    let system = System::start(&[]);
+    let all = system.subscribe("nodebus/v1/#");
+    let port = 40_000 + u16::try_from(std::process::id() % 20_000).unwrap();
+    let answer = coap_post_from(system.coap(), "alive", "alive:LIB1", port);
+    assert!(answer.contains("Received 'alive:LIB1'"), "{answer}");
+    all.wait_for_member("nodes/lib1/status", "state", &json!("online"));
+    let answer = coap_post_from(system.coap(), "server", "humidity:45.02%", port);
+    assert!(answer.contains("Received 'humidity:45.02%'"), "{answer}");
+    let reading = all.wait_for_member("nodes/lib1/res/humidity", "v", &json!(45.02));
+    assert_eq!(reading["u"], "%");
+}
+
+#[test]
+fn strangers_and_strange_paths_get_an_error_code() {
+    let system = System::start(&[]);
+    let answer = coap_post(system.coap(), "server", "temperature:1");
+    assert!(answer.contains("4.04"), "{answer}");
+    let answer = coap_post(system.coap(), "nothing", "x");
+    assert!(answer.contains("4.04"), "{answer}");
+}
+
+#[test]
+fn a_node_that_started_anew_is_an_event() {
+    let system = System::start(&[]);
+    let all = system.subscribe("nodebus/v1/#");
+    let node = CoapNode::start(system.coap(), "again");
+    all.wait_for_member("nodes/again/res/led", "v", &json!(0));
+    coap_post(system.coap(), "alive", "reset:again");
+    let event = all.wait_for_member("events", "type", &json!("node_reset"));
+    assert_eq!(event["node"], "again");
+    all.wait_for_member("nodes/again", "epoch", &json!(1));
+    drop(node);
+}
+
+#[test]
+fn a_forgotten_node_leaves_no_topic_behind() {
+    let system = System::start(&[]);
+    let all = system.subscribe("nodebus/v1/#");
+    let mut node = CoapNode::start(system.coap(), "gone");
+    all.wait_for_member("nodes/gone/res/led", "v", &json!(0));
+    node.quiet();
+    let operator = system.identity("operator", "operator");
+    publish(
+        &operator,
+        "nodebus/v1/nodes/gone/cmd/forget",
+        r#"{"id":"f"}"#,
+        &[],
+    );
+    let ack = all.wait_for_member("nodes/gone/cmd/forget/ack", "id", &json!("f"));
+    assert_eq!(ack["status"], "ok");
+    all.wait_for_member("events", "type", &json!("node_forgotten"));
+    let late = system.subscribe("nodebus/v1/#");
+    late.wait_for_member("bridges/coap/status", "state", &json!("online"));
+    assert!(
+        late.messages()
+            .iter()
+            .all(|(topic, _, _)| !topic.starts_with("nodes/gone"))
+    );
+}

@@ -1,0 +1,105 @@
+//! What a person reads who starts the program wrongly.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use crate::harness::run;
+
+fn nodebus(args: &[&str]) -> (i32, String, String) {
+    run(Command::new(env!("CARGO_BIN_EXE_nodebus"))
+        .args(["--log", "off"])
+        .args(args))
+}
+
+#[track_caller]
+fn one_clear_line(args: &[&str], code: i32, words: &[&str]) {
+    let (got, out, err) = nodebus(args);
+    assert_eq!(got, code, "{out}{err}");
+    assert_eq!(err.lines().count(), 1, "{err}");
+    for word in words {
+        assert!(err.contains(word), "no {word:?} in: {err}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_named_with_the_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().to_str().unwrap();
+    let free = [
+        "bus.listen",
+        "bus.plain_listen",
+        "ws_bridge.listen",
+        "dashboard_gw.listen",
+    ];
+    for key in free.iter().chain(&["admin.listen"]) {
+        let mut args = vec!["up".to_owned(), "--data".to_owned(), data.to_owned()];
+        for other in free.iter().chain(&["admin.listen", "coap_bridge.listen"]) {
+            args.extend(["--set".to_owned(), format!("{other}=127.0.0.1:0")]);
+        }
+        args.extend(["--set".to_owned(), format!("{key}={taken}")]);
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        one_clear_line(&args, 1, &[&taken, "in use", key]);
+    }
+}
+
+#[test]
+fn a_data_folder_that_can_not_be_written() {
+    one_clear_line(
+        &["up", "--data", "/dev/null/data"],
+        1,
+        &["/dev/null/data", "--data"],
+    );
+}
+
+#[test]
+fn settings_that_do_not_exist() {
+    one_clear_line(
+        &["up", "--set", "coap_bridge.listen=x"],
+        2,
+        &["listen", "listen"],
+    );
+    one_clear_line(&["bus", "--config", "/nowhere.toml"], 2, &["/nowhere.toml"]);
+    one_clear_line(
+        &["config", "check", "--set", "coap_bridge.max_time=soon"],
+        2,
+        &["max_time", "30s"],
+    );
+}
+
+#[test]
+fn a_missing_certificate() {
+    one_clear_line(
+        &[
+            "bus",
+            "--pki",
+            "/nowhere",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ],
+        1,
+        &["/nowhere", "certgen"],
+    );
+}
+
+#[test]
+fn nobody_to_ask_for_health() {
+    one_clear_line(
+        &["health", "--admin", "127.0.0.1:1"],
+        1,
+        &["127.0.0.1:1", "running"],
+    );
+}
+
+#[test]
+fn the_settings_shown_are_settings_that_can_be_used() {
+    let (code, shown, err) = nodebus(&["config", "show"]);
+    assert_eq!(code, 0, "{err}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &shown).unwrap();
+    let (code, _, err) = nodebus(&["config", "check", "--config", file.path().to_str().unwrap()]);
+    assert_eq!(code, 0, "{err}");
+}

@@ -1,0 +1,32 @@
+//! Starts the system and its peers, and ends them when the test does.
+
+mod mqtt;
+mod peers;
+mod process;
+mod system;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use mqtt::{Identity, Subscriber, publish};
+pub(crate) use peers::{Browser, CoapNode, PyaiotClient, WsNode, coap_post, coap_post_from};
+pub(crate) use process::{Process, run};
+pub(crate) use system::{Distributed, System, certgen};
+
+/// How long anything may take before the test has failed; far more than it should take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` gives something.
+#[track_caller]
+pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(
+            start.elapsed() < PATIENCE,
+            "waited {PATIENCE:?} in vain for {what}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

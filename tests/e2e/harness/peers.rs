@@ -1,0 +1,209 @@
+//! Nodes, clients and a browser that are not ours.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use serde_json::{Value, json};
+
+use super::{Process, run, wait_for};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn python(script: &str) -> Command {
+    let mut command = Command::new(root().join(".venv/bin/python"));
+    command
+        .arg("-u")
+        .arg(root().join("tests/peers").join(script));
+    command
+}
+
+/// An address of this machine that no other node of this run has.
+fn own_address() -> String {
+    static NEXT: AtomicU8 = AtomicU8::new(2);
+    let [_, high, low, _] = (std::process::id() | 0x0001_0000)
+        .to_le_bytes()
+        .map(|b| b.max(1));
+    format!("127.{high}.{low}.{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A node on Python's aiocoap.
+pub(crate) struct CoapNode(Process);
+
+impl CoapNode {
+    /// Starts the node; it says at once that it is alive.
+    pub(crate) fn start(bridge: SocketAddr, uid: &str) -> Self {
+        let mut command = python("coap_node.py");
+        command.args(["--bridge", &bridge.to_string(), "--bind", &own_address()]);
+        command.args(["--uid", uid, "--name", &format!("Node {uid}")]);
+        let mut process = Process::start("aiocoap node", &mut command);
+        process.wait_for_line("ready", |line| (line == "ready").then_some(()));
+        Self(process)
+    }
+
+    pub(crate) fn push(&mut self, resource: &str, value: &str) {
+        self.0.tell(&format!("push {resource} {value}"));
+    }
+
+    /// No more signs of life.
+    pub(crate) fn quiet(&mut self) {
+        self.0.tell("quiet");
+    }
+
+    pub(crate) fn talk(&mut self) {
+        self.0.tell("talk");
+    }
+
+    /// Waits until the node has got a write.
+    pub(crate) fn wait_for_put(&mut self, resource: &str, value: &str) {
+        let expected = format!("put {resource} {value}");
+        self.0
+            .wait_for_line(&expected, |line| (line == expected).then_some(()));
+    }
+}
+
+/// libcoap's client: a POST with `payload`, and what came back.
+pub(crate) fn coap_post(bridge: SocketAddr, path: &str, payload: &str) -> String {
+    coap_post_from(bridge, path, payload, 0)
+}
+
+/// The same from a port of one's own, so that several requests come from one node.
+pub(crate) fn coap_post_from(bridge: SocketAddr, path: &str, payload: &str, port: u16) -> String {
+    let port = port.to_string();
+    let mut command = Command::new("coap-client-notls");
+    command.args(["-m", "post", "-e", payload, "-B", "10", "-p", &port]);
+    let (code, out, err) = run(command.arg(format!("coap://{bridge}/{path}")));
+    assert_eq!(code, 0, "{out}{err}");
+    format!("{out}{err}").trim().to_owned()
+}
+
+/// A WebSocket peer on Python's websockets.
+pub(crate) struct WsPeer(Process);
+
+/// The same peer as a node.
+pub(crate) type WsNode = WsPeer;
+/// The same peer as a client of Pyaiot's broker.
+pub(crate) type PyaiotClient = WsPeer;
+
+impl WsPeer {
+    #[track_caller]
+    pub(crate) fn connect(address: SocketAddr, path: &str) -> Self {
+        let mut command = python("ws_client.py");
+        command.arg(format!("ws://{address}{path}"));
+        let mut process = Process::start("websockets peer", &mut command);
+        process.wait_for_line("open", |line| (line == "open").then_some(()));
+        Self(process)
+    }
+
+    pub(crate) fn send(&mut self, message: &Value) {
+        self.0.tell(&message.to_string());
+    }
+
+    pub(crate) fn send_text(&mut self, text: &str) {
+        self.0.tell(text);
+    }
+
+    /// Waits for a message that `pick` gives something for.
+    #[track_caller]
+    pub(crate) fn wait_for<T>(&mut self, what: &str, pick: impl Fn(&Value) -> Option<T>) -> T {
+        self.0.wait_for_line(what, |line| {
+            pick(&serde_json::from_str(line.strip_prefix("< ")?).unwrap_or(Value::Null))
+        })
+    }
+
+    /// Waits until the other side has closed: code and reason.
+    #[track_caller]
+    pub(crate) fn wait_for_close(&mut self) -> (u16, String) {
+        self.0.wait_for_line("the close", |line| {
+            let (code, reason) = line.strip_prefix("closed ")?.split_once(' ')?;
+            Some((code.parse().ok()?, reason.to_owned()))
+        })
+    }
+}
+
+/// Debian's Chromium.
+pub(crate) struct Browser {
+    process: Process,
+    answered: usize,
+}
+
+impl Browser {
+    pub(crate) fn start() -> Self {
+        let mut browser = Self {
+            process: Process::start("chromium", &mut python("browser.py")),
+            answered: 0,
+        };
+        browser.answer("start");
+        browser
+    }
+
+    #[track_caller]
+    fn answer(&mut self, step: &str) -> Value {
+        let line = wait_for(&format!("the browser's answer to {step}"), || {
+            self.process.lines().get(self.answered).cloned()
+        });
+        self.answered += 1;
+        let answer: Value = serde_json::from_str(&line).unwrap();
+        if let Some(error) = answer["error"].as_str() {
+            // What the page showed says more than what it did not.
+            let text = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("failed.png");
+            self.process
+                .tell(&json!({"do": "shot", "path": text}).to_string());
+            panic!("browser, {step}: {error}\nscreenshot in {}", text.display());
+        }
+        answer["ok"].clone()
+    }
+
+    #[track_caller]
+    fn step(&mut self, step: &Value) -> Value {
+        let text = step.to_string();
+        self.process.tell(&text);
+        self.answer(&text)
+    }
+
+    #[track_caller]
+    pub(crate) fn open(&mut self, url: &str) {
+        self.step(&json!({"do": "open", "url": url}));
+    }
+
+    /// Waits until an element is there, with this text in it.
+    #[track_caller]
+    pub(crate) fn wait(&mut self, selector: &str, text: &str) {
+        self.step(&json!({"do": "wait", "selector": selector, "text": text}));
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_gone(&mut self, selector: &str) {
+        self.step(&json!({"do": "gone", "selector": selector}));
+    }
+
+    #[track_caller]
+    pub(crate) fn click(&mut self, selector: &str) {
+        self.step(&json!({"do": "click", "selector": selector}));
+    }
+
+    #[track_caller]
+    pub(crate) fn size(&mut self, width: u32, height: u32, dark: bool) {
+        self.step(&json!({"do": "size", "width": width, "height": height, "dark": dark}));
+    }
+
+    #[track_caller]
+    pub(crate) fn screenshot(&mut self, path: &Path) {
+        self.step(&json!({"do": "shot", "path": path}));
+    }
+
+    /// Remembers that this very page is loaded.
+    #[track_caller]
+    pub(crate) fn mark(&mut self) {
+        self.step(&json!({"do": "mark"}));
+    }
+
+    /// Whether the page is still the marked one, and was not loaded again.
+    #[track_caller]
+    pub(crate) fn is_marked(&mut self) -> bool {
+        self.step(&json!({"do": "marked"})) == json!(true)
+    }
+}

@@ -1,0 +1,17 @@
+//! End-to-end tests: the real binaries on free ports, and programs that are not ours as peers.
+//!
+//! What they need is installed by `scripts/install-test-deps`; `make test` runs it. Nothing here
+//! sleeps for a result: every wait is for a condition, with a deadline.
+
+mod harness;
+
+mod actuators;
+mod browser;
+mod coap_nodes;
+mod command_line;
+mod liveness;
+mod mqtt_clients;
+mod pyaiot_client;
+mod refusals;
+mod simulate;
+mod ws_nodes;
