@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use bus::bridge::{Action, Order, Report, Uid};
-use bus::payload::AckStatus;
+use bus::bridge::{Order, Report};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -42,7 +41,6 @@ impl Bench {
     }
 
     /// Waits for a report that `wanted` likes, and gives what it makes of it.
-    #[track_caller]
     async fn report<T>(&mut self, mut wanted: impl FnMut(&Report) -> Option<T>) -> T {
         let found = timeout(PATIENCE, async {
             loop {
@@ -103,14 +101,12 @@ async fn serve_node(socket: UdpSocket, bridge: SocketAddr, uid: &str) {
 async fn a_node_is_discovered_read_and_written() {
     let mut bench = Bench::new("127.0.0.1:0");
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = socket.local_addr().unwrap();
     let bridge = bench.address;
     bench
         .shutdown
         .spawn(async move { serve_node(socket, bridge, "n1").await });
     assert_eq!(bench.reading("led").await, json!(0));
     assert_eq!(bench.reading("name").await, json!("node"));
-    let _ = address;
 }
 
 #[tokio::test]
@@ -122,8 +118,6 @@ async fn ipv4_and_ipv6_nodes_share_the_socket_and_floods_of_rubbish_change_nothi
         for rubbish in [&b""[..], b"\x00", b"\xff\xff\xff\xff\xff", &[0x40; 3000]] {
             socket.send_to(rubbish, (host, port)).await.unwrap();
         }
-        let alive = format!("\x41\x02\x00\x01\x07\u{0}");
-        drop(alive);
         let datagram = [b"\x41\x02\x00\x01\x07\xb5alive\xffalive:", uid.as_bytes()].concat();
         socket.send_to(&datagram, (host, port)).await.unwrap();
         let mut buffer = [0; 100];

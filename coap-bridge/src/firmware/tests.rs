@@ -1,1 +1,7 @@
+//! The bridge with nodes on a virtual network, and the real registry behind it.
 
+mod bench;
+mod life;
+mod places;
+mod requests;
+mod values;
