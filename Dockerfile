@@ -22,9 +22,9 @@ RUN packages=". bus bus/broker certs coap-bridge dashboard-gw ws-bridge" \
       mkdir "$package/src" && touch "$package/src/lib.rs" && echo 'fn main() {}' >"$package/src/main.rs"; \
     done \
  && cargo build --release --locked --package nodebus --package certs \
- && for package in $packages; do rm -r "$package/src"; done \
  && cargo clean --release --package nodebus --package bus --package bus-broker --package certs \
-      --package coap-bridge --package dashboard-gw --package ws-bridge
+      --package coap-bridge --package dashboard-gw --package ws-bridge \
+ && for package in $packages; do rm -r "$package/src"; done
 COPY . .
 COPY --from=page /page/dist dashboard-gw/web/dist
 RUN cargo build --release --locked --package nodebus --package certs
