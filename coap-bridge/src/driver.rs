@@ -65,10 +65,6 @@ pub enum StartError {
 ///
 /// # Errors
 /// See [`StartError`].
-#[expect(
-    clippy::unused_async,
-    reason = "all parts start alike; this one must be in a runtime too"
-)]
 pub async fn start(
     config: Config,
     admin: &Admin,

@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand::Rng;
 
-use super::blocks::{Download, DownloadError, Progress, Upload, needs_upload};
+use super::blocks::{Download, DownloadError, Upload, needs_upload};
 use super::codec::{Message, Token, Type};
 use super::layer::SendId;
 use super::message::{Request, Response};
 use super::metrics::Dropped;
-use super::observe::{self, Observation};
+use super::observe::Observation;
 use super::options::number;
-use super::parameters::MAX_TRANSMIT_WAIT;
-use super::server::has_unknown_critical_option;
 use super::timers::Timers;
 use super::{Endpoint, Event};
 
@@ -50,7 +48,7 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    const fn label(self) -> &'static str {
+    pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
             Self::Reset => "reset",
@@ -77,7 +75,7 @@ const TOKEN_LENGTH: usize = 4;
 
 /// What the response is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+pub(super) enum Purpose {
     Plain,
     /// It begins or renews an observation.
     Register,
@@ -88,26 +86,26 @@ enum Purpose {
 }
 
 #[derive(Debug)]
-struct Outgoing {
-    id: RequestId,
-    peer: SocketAddr,
-    request: Request,
-    purpose: Purpose,
-    deadline: Instant,
+pub(super) struct Outgoing {
+    pub(super) id: RequestId,
+    pub(super) peer: SocketAddr,
+    pub(super) request: Request,
+    pub(super) purpose: Purpose,
+    pub(super) deadline: Instant,
     /// The message that waits for its acknowledgement.
-    send: Option<SendId>,
-    upload: Option<Upload>,
-    download: Option<Download>,
+    pub(super) send: Option<SendId>,
+    pub(super) upload: Option<Upload>,
+    pub(super) download: Option<Download>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Client {
     next: u64,
-    requests: HashMap<Token, Outgoing>,
-    observations: HashMap<Token, Observation>,
+    pub(super) requests: HashMap<Token, Outgoing>,
+    pub(super) observations: HashMap<Token, Observation>,
     sends: HashMap<SendId, Token>,
     /// What stands under an id: requests, an observation.
-    tokens: HashMap<RequestId, Vec<Token>>,
+    pub(super) tokens: HashMap<RequestId, Vec<Token>>,
     deadlines: Timers<Token>,
 }
 
@@ -161,14 +159,14 @@ impl Client {
         self.requests.insert(token, outgoing);
     }
 
-    fn note(&mut self, id: RequestId, token: Token) {
+    pub(super) fn note(&mut self, id: RequestId, token: Token) {
         let tokens = self.tokens.entry(id).or_default();
         if !tokens.contains(&token) {
             tokens.push(token);
         }
     }
 
-    fn remove(&mut self, token: &Token) -> Option<Outgoing> {
+    pub(super) fn remove(&mut self, token: &Token) -> Option<Outgoing> {
         let outgoing = self.requests.remove(token)?;
         self.deadlines.cancel(token);
         if let Some(send) = outgoing.send {
@@ -178,7 +176,7 @@ impl Client {
         Some(outgoing)
     }
 
-    fn remove_observation(&mut self, token: &Token) {
+    pub(super) fn remove_observation(&mut self, token: &Token) {
         if let Some(observation) = self.observations.remove(token) {
             self.tidy(observation.id, token);
         }
@@ -239,41 +237,8 @@ impl Endpoint {
             download: None,
         };
         let token = self.fresh_token();
-        self.send(token, outgoing, now)
-            .map_err(|(error, _)| error)?;
+        self.send(token, outgoing, now)?;
         Ok(id)
-    }
-
-    /// Asks anew what is observed, under the same token (RFC 7641 section 3.3.1), so that the peer
-    /// keeps the observation or learns of it again. Ends as [`Endpoint::observe`] does.
-    ///
-    /// # Errors
-    /// [`RequestError::Busy`] when too much waits already, or when nothing is observed under `id`.
-    pub fn renew(
-        &mut self,
-        id: RequestId,
-        timeout: Duration,
-        now: Instant,
-    ) -> Result<(), RequestError> {
-        let tokens = self.client.tokens.get(&id).into_iter().flatten();
-        let found = tokens
-            .copied()
-            .find_map(|token| Some((token, self.client.observations.get(&token)?)));
-        let (token, observation) = found.ok_or(RequestError::Busy)?;
-        if self.client.requests.contains_key(&token) {
-            return Err(RequestError::Busy);
-        }
-        let outgoing = Outgoing {
-            id,
-            peer: observation.peer,
-            request: observation.request.clone(),
-            purpose: Purpose::Register,
-            deadline: now + timeout,
-            send: None,
-            upload: None,
-            download: None,
-        };
-        self.send(token, outgoing, now).map_err(|(error, _)| error)
     }
 
     /// Ends a request or an observation; nothing is heard of it any more. A peer that still notifies
@@ -290,12 +255,23 @@ impl Endpoint {
     }
 
     /// Sends the next message of a request and keeps it under `token`.
-    fn send(
+    pub(super) fn send(
         &mut self,
         token: Token,
         mut outgoing: Outgoing,
         now: Instant,
-    ) -> Result<(), (RequestError, Outgoing)> {
+    ) -> Result<(), RequestError> {
+        self.send_message(token, &mut outgoing, now)?;
+        self.client.insert(token, outgoing);
+        Ok(())
+    }
+
+    fn send_message(
+        &mut self,
+        token: Token,
+        outgoing: &mut Outgoing,
+        now: Instant,
+    ) -> Result<(), RequestError> {
         let mut message = message(&outgoing.request, token);
         if outgoing.purpose == Purpose::Register {
             message.options.set_uint(number::OBSERVE, 0);
@@ -307,202 +283,23 @@ impl Endpoint {
             message.payload = upload.write(&outgoing.request.payload, &mut message.options);
         }
         if outgoing.request.confirmable {
-            match self.layer.send_con(outgoing.peer, message, now) {
-                Ok(send) => {
-                    outgoing.send = Some(send);
-                    self.client.sends.insert(send, token);
-                }
-                Err(_) => return Err((RequestError::Busy, outgoing)),
-            }
+            let sent = self.layer.send_con(outgoing.peer, message, now);
+            let send = sent.map_err(|_| RequestError::Busy)?;
+            outgoing.send = Some(send);
+            self.client.sends.insert(send, token);
         } else {
             self.layer.send_non(outgoing.peer, message, now);
         }
-        self.client.insert(token, outgoing);
         Ok(())
     }
 
     /// Sends the next message of a request, under a new token so that late answers to the last
     /// message can't be taken for answers to this one.
-    fn send_next(&mut self, outgoing: Outgoing, now: Instant) {
+    pub(super) fn send_next(&mut self, mut outgoing: Outgoing, now: Instant) {
         let token = self.fresh_token();
-        if let Err((error, outgoing)) = self.send(token, outgoing, now) {
-            self.end(&outgoing, Err(error));
-        }
-    }
-
-    pub(super) fn handle_response(
-        &mut self,
-        from: SocketAddr,
-        message: Message,
-        send: Option<SendId>,
-        now: Instant,
-    ) {
-        if let Some(send) = send {
-            self.client.acknowledged(send);
-        }
-        let Message {
-            kind,
-            code,
-            mid,
-            token,
-            options,
-            payload,
-        } = message;
-        let response = Response {
-            code,
-            options,
-            payload,
-        };
-        let asked = self.client.has_asked(from, &token);
-        let observed = self.client.observations.get(&token);
-        let known = asked || observed.is_some_and(|observation| observation.peer == from);
-        let bad_option = has_unknown_critical_option(&response.options);
-        match (kind, known && !bad_option) {
-            (Type::Con, true) => self.layer.acknowledge(from, mid),
-            (Type::Con, false) => self.layer.reset(from, mid),
-            // A Reset ends an observation that is not ours any more.
-            (Type::Non, false) if observe::sequence(&response).is_some() => {
-                self.layer.reset(from, mid);
-            }
-            _ => {}
-        }
-        if !known {
-            self.layer.metrics.dropped(Dropped::Unmatched);
-        } else if !asked {
-            self.handle_notification(token, response, bad_option, now);
-        } else if let Some(mut outgoing) = self.client.remove(&token) {
-            if let Some(send) = outgoing.send.take() {
-                // The response came before the acknowledgement, and is one (section 5.2.2).
-                self.layer.cancel(from, send, now);
-            }
-            if bad_option {
-                self.layer.metrics.dropped(Dropped::CriticalOption);
-                self.end(&outgoing, Err(RequestError::BadOption));
-            } else {
-                self.take_response(token, outgoing, response, now);
-            }
-        }
-    }
-
-    fn take_response(
-        &mut self,
-        token: Token,
-        mut outgoing: Outgoing,
-        response: Response,
-        now: Instant,
-    ) {
-        if outgoing.purpose == Purpose::Register {
-            self.note_registration(token, &outgoing, &response, now);
-        }
-        let len = outgoing.request.payload.len();
-        if outgoing.download.is_none() {
-            let upload = &mut outgoing.upload;
-            match upload.as_mut().map(|upload| upload.handle(&response, len)) {
-                Some(Progress::Continue) => return self.send_next(outgoing, now),
-                Some(Progress::Broken) => {
-                    return self.end(&outgoing, Err(RequestError::BrokenBlocks));
-                }
-                Some(Progress::Done) => {}
-                None => {
-                    *upload = Upload::after_refusal(&response, len);
-                    if upload.is_some() {
-                        return self.send_next(outgoing, now);
-                    }
-                }
-            }
-        }
-        let max = self.limits.max_body;
-        let whole = match &mut outgoing.download {
-            Some(download) => download.handle(&response, max),
-            None => Download::begin(&response, max).map(|download| {
-                outgoing.download = download;
-                outgoing.download.is_none().then_some(response)
-            }),
-        };
-        match whole {
-            Ok(Some(whole)) if whole.payload.len() > max => {
-                self.end(&outgoing, Err(RequestError::TooLarge));
-            }
-            Ok(Some(whole)) => self.end(&outgoing, Ok(whole)),
-            Ok(None) => {
-                if outgoing.purpose == Purpose::Register {
-                    outgoing.purpose = Purpose::Registered;
-                }
-                self.send_next(outgoing, now);
-            }
-            Err(error) => self.end(&outgoing, Err(error.into())),
-        }
-    }
-
-    /// The peer has taken the registration, or it has not (RFC 7641 section 3.1).
-    fn note_registration(
-        &mut self,
-        token: Token,
-        outgoing: &Outgoing,
-        response: &Response,
-        now: Instant,
-    ) {
-        match observe::sequence(response).filter(|_| response.code.is_success()) {
-            Some(sequence) => {
-                let Outgoing {
-                    id, peer, request, ..
-                } = outgoing;
-                let observation = Observation::new(*id, *peer, request.clone(), sequence, now);
-                self.client.observations.insert(token, observation);
-                self.client.note(*id, token);
-            }
-            None => self.client.remove_observation(&token),
-        }
-    }
-
-    fn handle_notification(
-        &mut self,
-        token: Token,
-        response: Response,
-        bad_option: bool,
-        now: Instant,
-    ) {
-        let Some(observation) = self.client.observations.get_mut(&token) else {
-            return;
-        };
-        let (id, peer) = (observation.id, observation.peer);
-        let sequence = observe::sequence(&response).filter(|_| response.code.is_success());
-        let Some(sequence) = sequence.filter(|_| !bad_option) else {
-            // Section 4.2: an error, or a response that is no notification, ends the observation.
-            self.client.remove_observation(&token);
-            self.events.push_back(Event::Notification {
-                id,
-                peer,
-                response,
-                last: true,
-            });
-            return;
-        };
-        if !observation.is_fresh(sequence, now) {
-            return;
-        }
-        let request = observation.request.clone();
-        match Download::begin(&response, self.limits.max_body) {
-            Ok(None) => self.events.push_back(Event::Notification {
-                id,
-                peer,
-                response,
-                last: false,
-            }),
-            Ok(download) => {
-                let outgoing = Outgoing {
-                    id,
-                    peer,
-                    request,
-                    purpose: Purpose::Notified,
-                    deadline: now + MAX_TRANSMIT_WAIT,
-                    send: None,
-                    upload: None,
-                    download,
-                };
-                self.send_next(outgoing, now);
-            }
-            Err(error) => self.layer.metrics.failed(RequestError::from(error).label()),
+        match self.send_message(token, &mut outgoing, now) {
+            Ok(()) => self.client.insert(token, outgoing),
+            Err(error) => self.end(&outgoing, Err(error)),
         }
     }
 
@@ -538,7 +335,7 @@ impl Endpoint {
         self.end(&outgoing, Err(error));
     }
 
-    fn end(&mut self, outgoing: &Outgoing, result: Result<Response, RequestError>) {
+    pub(super) fn end(&mut self, outgoing: &Outgoing, result: Result<Response, RequestError>) {
         let (id, peer) = (outgoing.id, outgoing.peer);
         if let Err(error) = result {
             self.layer.metrics.failed(error.label());

@@ -18,6 +18,7 @@ mod observe;
 pub mod options;
 pub mod parameters;
 mod peer;
+mod responses;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,15 @@
 //! Observations of peers' resources (RFC 7641), and which notification is newer.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::client::RequestId;
+use super::blocks::Download;
+use super::client::{Outgoing, Purpose, RequestError, RequestId};
+use super::codec::Token;
 use super::message::{Request, Response};
 use super::options::number;
-use super::parameters::OBSERVE_REORDER_SPAN;
+use super::parameters::{MAX_TRANSMIT_WAIT, OBSERVE_REORDER_SPAN};
+use super::{Endpoint, Event};
 
 /// What is known of one observation.
 #[derive(Debug)]
@@ -55,6 +58,112 @@ fn is_newer((v1, t1): (u32, Instant), (v2, t2): (u32, Instant)) -> bool {
     (v1 < v2 && v2 - v1 < HALF)
         || (v1 > v2 && v1 - v2 > HALF)
         || t2.saturating_duration_since(t1) > OBSERVE_REORDER_SPAN
+}
+
+impl Endpoint {
+    /// Asks anew what is observed, under the same token (RFC 7641 section 3.3.1), so that the peer
+    /// keeps the observation or learns of it again. Ends as [`Endpoint::observe`] does.
+    ///
+    /// # Errors
+    /// [`RequestError::Busy`] when too much waits already, or when nothing is observed under `id`.
+    pub fn renew(
+        &mut self,
+        id: RequestId,
+        timeout: Duration,
+        now: Instant,
+    ) -> Result<(), RequestError> {
+        let tokens = self.client.tokens.get(&id).into_iter().flatten();
+        let found = tokens
+            .copied()
+            .find_map(|token| Some((token, self.client.observations.get(&token)?)));
+        let (token, observation) = found.ok_or(RequestError::Busy)?;
+        if self.client.requests.contains_key(&token) {
+            return Err(RequestError::Busy);
+        }
+        let outgoing = Outgoing {
+            id,
+            peer: observation.peer,
+            request: observation.request.clone(),
+            purpose: Purpose::Register,
+            deadline: now + timeout,
+            send: None,
+            upload: None,
+            download: None,
+        };
+        self.send(token, outgoing, now)
+    }
+
+    /// The peer has taken the registration, or it has not (RFC 7641 section 3.1).
+    pub(super) fn note_registration(
+        &mut self,
+        token: Token,
+        outgoing: &Outgoing,
+        response: &Response,
+        now: Instant,
+    ) {
+        match sequence(response).filter(|_| response.code.is_success()) {
+            Some(sequence) => {
+                let Outgoing {
+                    id, peer, request, ..
+                } = outgoing;
+                let observation = Observation::new(*id, *peer, request.clone(), sequence, now);
+                self.client.observations.insert(token, observation);
+                self.client.note(*id, token);
+            }
+            None => self.client.remove_observation(&token),
+        }
+    }
+
+    pub(super) fn handle_notification(
+        &mut self,
+        token: Token,
+        response: Response,
+        bad_option: bool,
+        now: Instant,
+    ) {
+        let Some(observation) = self.client.observations.get_mut(&token) else {
+            return;
+        };
+        let (id, peer) = (observation.id, observation.peer);
+        let sequence = sequence(&response).filter(|_| response.code.is_success());
+        let Some(sequence) = sequence.filter(|_| !bad_option) else {
+            // Section 4.2: an error, or a response that is no notification, ends the observation.
+            self.client.remove_observation(&token);
+            self.events.push_back(Event::Notification {
+                id,
+                peer,
+                response,
+                last: true,
+            });
+            return;
+        };
+        if !observation.is_fresh(sequence, now) {
+            return;
+        }
+        let request = observation.request.clone();
+        match Download::begin(&response, self.limits.max_body) {
+            Ok(None) => self.events.push_back(Event::Notification {
+                id,
+                peer,
+                response,
+                last: false,
+            }),
+            Ok(download) => {
+                let outgoing = Outgoing {
+                    id,
+                    peer,
+                    request,
+                    purpose: Purpose::Notified,
+                    deadline: now + MAX_TRANSMIT_WAIT,
+                    send: None,
+                    upload: None,
+                    download,
+                };
+                self.send_next(outgoing, now);
+            }
+            Err(error) => self.layer.metrics.failed(RequestError::from(error).label()),
+        }
+    }
 }
 
 #[cfg(test)]

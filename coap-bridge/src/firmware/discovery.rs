@@ -12,9 +12,10 @@ use bus::bridge::{Answer, Report, Uid};
 use bus::payload::{AckStatus, Resource};
 use bus::time::Now;
 
+use super::answers::failed;
 use super::node::Turn;
 use super::places::{self, Block, Seat};
-use super::work::{Ask, failed};
+use super::work::Ask;
 use super::{Bridge, COAP_PORT};
 use crate::endpoint::options::format;
 use crate::endpoint::parameters::MAX_TRANSMIT_SPAN;

@@ -3,15 +3,18 @@
 //!
 //! - `serve`: what nodes ask of us: `POST /alive`, `POST /server`.
 //! - `discovery`: where a node's own server is, and what it has.
-//! - `work`: what is asked of a node, one request at a time.
+//! - `work`, `results`, `answers`: what is asked of a node, one request at a time; what it answered;
+//!   and how that is told.
 //! - `node`, `places`, `wire`: the state of one node, where nodes are, and the payloads.
 //!
 //! What it refuses to do: it decides nothing about liveness, topics and acks, which is the bridge
 //! runtime's ([`bus::bridge`]); it believes no node's new address before that has answered.
 
+mod answers;
 mod discovery;
 mod node;
 mod places;
+mod results;
 mod serve;
 #[cfg(test)]
 mod tests;

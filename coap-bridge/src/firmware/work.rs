@@ -4,15 +4,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bus::bridge::{self as orders, Action, Answer, Report, Uid};
-use bus::payload::AckStatus;
 use bus::time::Now;
-use serde_json::Value;
 
 use super::Bridge;
+use super::answers::{failed, no_server, ok, rejected};
 use super::node::{Current, Turn};
 use super::wire;
 use crate::endpoint::parameters::MAX_TRANSMIT_WAIT;
-use crate::endpoint::{Code, Method, Request, RequestError, RequestId, Response};
+use crate::endpoint::{Code, Method, Request};
 
 /// What a request of ours is for.
 #[derive(Debug, Clone)]
@@ -55,7 +54,7 @@ impl Bridge {
         };
         if request.action == Action::Rediscover {
             if node.seat.server.or(node.seat.source).is_none() {
-                return self.answer(request.id, unreachable());
+                return self.answer(request.id, no_server());
             }
             node.discovery.asked_by.push(request.id);
             return self.discover(&uid, None, now);
@@ -142,7 +141,7 @@ impl Bridge {
                 .endpoint
                 .request(server, request, timeout, now.mono)
                 .map_err(|error| failed(error, &error.to_string())),
-            None => Err(unreachable()),
+            None => Err(no_server()),
         };
         match sent {
             Ok(id) => {
@@ -154,7 +153,14 @@ impl Bridge {
     }
 
     /// Reads a resource; begins or renews its observation when the node offers one.
-    fn read(&mut self, uid: &Uid, path: String, then: Then, timeout: Duration, now: Now) {
+    pub(super) fn read(
+        &mut self,
+        uid: &Uid,
+        path: String,
+        then: Then,
+        timeout: Duration,
+        now: Now,
+    ) {
         self.metrics.reads.inc();
         let request = Request::new(Method::Get, &path);
         let Some(node) = self.nodes.get_mut(uid) else {
@@ -196,198 +202,6 @@ impl Bridge {
         }
     }
 
-    pub(super) fn handle_response(
-        &mut self,
-        id: RequestId,
-        result: Result<Response, RequestError>,
-        observed: bool,
-        now: Now,
-    ) {
-        let Some((uid, ask)) = self.asked.remove(&id) else {
-            return;
-        };
-        if let Ask::Probe(place) = ask {
-            return self.handle_probe(&uid, id, place, result, now);
-        }
-        let Some(node) = self.nodes.get_mut(&uid) else {
-            return;
-        };
-        node.current.take_if(|current| current.id == id);
-        if result.is_ok() {
-            node.seen = Some(now.mono);
-        }
-        match ask {
-            Ask::Probe(_) => {}
-            Ask::Read { path, then } => {
-                self.note_observation(&uid, &path, id, observed);
-                self.end_read(&uid, &path, then, result, now);
-            }
-            Ask::Write { path, id, deadline } => {
-                self.end_write(&uid, path, id, deadline, result, now);
-            }
-            Ask::Ping(id) => {
-                self.seen_if_ok(&uid, &result);
-                self.answer(
-                    id,
-                    match result {
-                        Ok(response) => ok(response.code, None),
-                        // A node that rejects the message has answered it.
-                        Err(RequestError::Reset) => Answer {
-                            code: None,
-                            ..ok(Code::EMPTY, None)
-                        },
-                        Err(error) => failed(error, &error.to_string()),
-                    },
-                );
-            }
-        }
-        self.pump(&uid, now);
-        self.arm_poll(&uid, now);
-    }
-
-    fn note_observation(&mut self, uid: &Uid, path: &str, id: RequestId, observed: bool) {
-        let node = self.nodes.get_mut(uid);
-        let Some(entry) = node.and_then(|node| node.resources.get_mut(path)) else {
-            return;
-        };
-        if observed {
-            entry.observation = Some(id);
-            let path = path.to_owned();
-            let then = Then::Routine;
-            self.asked
-                .insert(id, (uid.clone(), Ask::Read { path, then }));
-        } else {
-            entry.observation.take_if(|observation| *observation == id);
-        }
-    }
-
-    fn end_read(
-        &mut self,
-        uid: &Uid,
-        path: &str,
-        then: Then,
-        result: Result<Response, RequestError>,
-        now: Now,
-    ) {
-        let value = match &result {
-            Ok(response) if response.code.is_success() => {
-                Some(self.report_value(uid, path, response, now))
-            }
-            _ => {
-                self.seen_if_ok(uid, &result);
-                self.note_failed_read(uid, path, &result, now);
-                None
-            }
-        };
-        match (then, result) {
-            (Then::Routine, _) => {}
-            (Then::Confirm(id, code), _) => self.answer(id, ok(code, value)),
-            (Then::Answer(id), Ok(response)) => self.answer(id, answered(response.code, value)),
-            (Then::Answer(id), Err(error)) => self.answer(id, failed(error, &error.to_string())),
-        }
-    }
-
-    fn report_value(&mut self, uid: &Uid, path: &str, response: &Response, now: Now) -> Value {
-        let sample = wire::sample(path, response.format(), &response.payload);
-        let value = sample.v.clone();
-        if let Some(node) = self.nodes.get_mut(uid) {
-            node.note_value(path, now.mono);
-        }
-        self.report(Report::Reading {
-            uid: uid.clone(),
-            path: path.to_owned(),
-            sample,
-            ts: now.wall,
-        });
-        value
-    }
-
-    fn note_failed_read(
-        &mut self,
-        uid: &Uid,
-        path: &str,
-        result: &Result<Response, RequestError>,
-        now: Now,
-    ) {
-        self.metrics.reads_failed.inc();
-        let Some(node) = self.nodes.get_mut(uid) else {
-            return;
-        };
-        if let Some(entry) = node.resources.get_mut(path) {
-            entry.fresh = Some(now.mono);
-            let code = result.as_ref().map(|response| response.code);
-            entry.unreadable |= code == Ok(Code::METHOD_NOT_ALLOWED);
-        }
-        if result.is_err() {
-            // It does not answer: the rest is asked when its time comes again.
-            for path in std::mem::take(&mut node.reads) {
-                if let Some(entry) = node.resources.get_mut(&path) {
-                    entry.fresh = Some(now.mono);
-                }
-            }
-        }
-    }
-
-    fn end_write(
-        &mut self,
-        uid: &Uid,
-        path: String,
-        id: orders::RequestId,
-        deadline: Instant,
-        result: Result<Response, RequestError>,
-        now: Now,
-    ) {
-        match result {
-            Ok(response) if response.code.is_success() => {
-                let left = deadline.saturating_duration_since(now.mono);
-                let then = Then::Confirm(id, response.code);
-                self.read(uid, path, then, left, now);
-            }
-            Ok(response) => {
-                self.seen_if_ok(uid, &Ok(response.clone()));
-                self.answer(id, answered(response.code, None));
-            }
-            Err(error) => self.answer(id, failed(error, &error.to_string())),
-        }
-    }
-
-    /// Any answer is a sign of life; a reported value is one already.
-    fn seen_if_ok(&mut self, uid: &Uid, result: &Result<Response, RequestError>) {
-        if result.is_ok() {
-            self.report(Report::Seen { uid: uid.clone() });
-        }
-    }
-
-    pub(super) fn handle_notification(
-        &mut self,
-        id: RequestId,
-        response: &Response,
-        last: bool,
-        now: Now,
-    ) {
-        let Some((uid, Ask::Read { path, .. })) = self.asked.get(&id).cloned() else {
-            return;
-        };
-        if let Some(node) = self.nodes.get_mut(&uid) {
-            node.seen = Some(now.mono);
-        }
-        if response.code.is_success() {
-            self.report_value(&uid, &path, response, now);
-        }
-        if last {
-            self.note_observation(&uid, &path, id, false);
-            let renewing = |node: &super::node::Node| {
-                node.current
-                    .as_ref()
-                    .is_some_and(|current| current.id == id)
-            };
-            if !self.nodes.get(&uid).is_some_and(renewing) {
-                self.asked.remove(&id);
-            }
-        }
-        self.arm_poll(&uid, now);
-    }
-
     /// Sees to it that [`Bridge::poll`] comes when something is to be read again.
     pub(super) fn arm_poll(&mut self, uid: &Uid, now: Now) {
         if self.polls.contains(uid) {
@@ -421,7 +235,7 @@ impl Bridge {
         self.arm_poll(uid, now);
     }
 
-    fn answer(&mut self, id: orders::RequestId, answer: Answer) {
+    pub(super) fn answer(&mut self, id: orders::RequestId, answer: Answer) {
         self.report(Report::Answer { id, answer });
     }
 
@@ -445,70 +259,5 @@ impl Bridge {
             }
             | Ask::Probe(_) => {}
         }
-    }
-}
-
-fn ok(code: Code, v: Option<Value>) -> Answer {
-    Answer {
-        status: AckStatus::Ok,
-        code: Some(code.to_string()),
-        v,
-        error: None,
-    }
-}
-
-fn rejected(error: &str) -> Answer {
-    Answer {
-        status: AckStatus::Rejected,
-        code: None,
-        v: None,
-        error: Some(error.to_owned()),
-    }
-}
-
-fn unreachable() -> Answer {
-    Answer {
-        status: AckStatus::Error,
-        ..rejected("the node has not answered at its address yet, so it can't be asked")
-    }
-}
-
-/// The answer to a request that got no response, in these words.
-pub(super) fn failed(error: RequestError, words: &str) -> Answer {
-    Answer {
-        status: match error {
-            RequestError::Timeout => AckStatus::Timeout,
-            _ => AckStatus::Error,
-        },
-        ..rejected(words)
-    }
-}
-
-/// The answer to a request that got a response (RFC 7252 section 5.9).
-fn answered(code: Code, v: Option<Value>) -> Answer {
-    if code.is_success() {
-        return ok(code, v);
-    }
-    let words = match code {
-        Code::BAD_REQUEST => "the node does not take this value",
-        Code::NOT_FOUND => "the node has no such resource",
-        Code::METHOD_NOT_ALLOWED => "the node does not allow this on the resource",
-        Code::NOT_ACCEPTABLE | Code::UNSUPPORTED_CONTENT_FORMAT => {
-            "the node does not know the format"
-        }
-        Code::REQUEST_ENTITY_TOO_LARGE => "the value is too large for the node",
-        Code::FORBIDDEN => "the node forbids it",
-        Code::SERVICE_UNAVAILABLE => "the node is busy",
-        code if code.class() == 4 => "the node refused the request",
-        _ => "the node failed",
-    };
-    let status = match code.class() {
-        4 => AckStatus::Rejected,
-        _ => AckStatus::Error,
-    };
-    Answer {
-        status,
-        code: Some(code.to_string()),
-        ..rejected(words)
     }
 }
