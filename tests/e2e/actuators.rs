@@ -110,7 +110,7 @@ fn a_read_asks_the_node_now() {
     let system = System::start(&[]);
     let all = system.subscribe("nodebus/v1/#");
     let node = CoapNode::start(system.coap(), "act");
-    all.wait_for_member("nodes/act/res/temperature", "v", &json!(20));
+    all.wait_for_member("nodes/act/res/temperature", "v", &json!(20.0));
     let operator = system.identity("operator", "operator");
     publish(
         &operator,
@@ -121,7 +121,7 @@ fn a_read_asks_the_node_now() {
     let ack = all.wait_for_member("nodes/act/res/temperature/ack", "id", &json!("g"));
     assert_eq!(
         (&ack["op"], &ack["status"], &ack["v"]),
-        (&json!("get"), &json!("ok"), &json!(20))
+        (&json!("get"), &json!("ok"), &json!(20.0))
     );
     drop(node);
 }

@@ -35,7 +35,7 @@ fn a_node_page_shows_every_resource_and_has_its_own_address() {
     let system = System::start(&[]);
     let node = CoapNode::start(system.coap(), "web");
     let mut browser = Browser::start();
-    browser.open(&format!("http://{}/node/web", system.dashboard()));
+    browser.open(&format!("http://{}/?node=web", system.dashboard()));
     for resource in ["board", "led", "mcu", "name", "os", "temperature"] {
         browser.wait(
             &format!("[data-node=\"web\"] [data-resource=\"{resource}\"]"),
@@ -65,9 +65,9 @@ fn the_page_survives_a_restart_of_the_gateway_without_a_reload() {
     browser.mark();
 
     parts.dashboard_gw.kill();
-    browser.wait("[data-banner]", "Disconnected");
+    browser.wait("[data-connection=disconnected]", "Disconnected");
     parts.restart_dashboard_gw();
-    browser.wait_gone("[data-banner]");
+    browser.wait("[data-connection=live]", "");
     node.push("temperature", "33.5°C");
     browser.wait("[data-node=\"web\"] [data-resource=temperature]", "33.5");
     assert!(browser.is_marked(), "the page was loaded again");

@@ -66,7 +66,8 @@ fn libcoaps_client_is_answered_as_pyaiot_answered() {
     let answer = coap_post_from(system.coap(), "alive", "alive:LIB1", port);
     assert!(answer.contains("Received 'alive:LIB1'"), "{answer}");
     all.wait_for_member("nodes/lib1/status", "state", &json!("online"));
-    let answer = coap_post_from(system.coap(), "server", "humidity:45.02%", port);
+    // libcoap's client takes % for an escape.
+    let answer = coap_post_from(system.coap(), "server", "humidity:45.02%25", port);
     assert!(answer.contains("Received 'humidity:45.02%'"), "{answer}");
     let reading = all.wait_for_member("nodes/lib1/res/humidity", "v", &json!(45.02));
     assert_eq!(reading["u"], "%");
@@ -85,13 +86,12 @@ fn strangers_and_strange_paths_get_an_error_code() {
 fn a_node_that_started_anew_is_an_event() {
     let system = System::start(&[]);
     let all = system.subscribe("nodebus/v1/#");
-    let node = CoapNode::start(system.coap(), "again");
+    let mut node = CoapNode::start(system.coap(), "again");
     all.wait_for_member("nodes/again/res/led", "v", &json!(0));
-    coap_post(system.coap(), "alive", "reset:again");
+    node.reset();
     let event = all.wait_for_member("events", "type", &json!("node_reset"));
     assert_eq!(event["node"], "again");
     all.wait_for_member("nodes/again", "epoch", &json!(1));
-    drop(node);
 }
 
 #[test]
@@ -117,5 +117,32 @@ fn a_forgotten_node_leaves_no_topic_behind() {
         late.messages()
             .iter()
             .all(|(topic, _, _)| !topic.starts_with("nodes/gone"))
+    );
+}
+
+/// Anyone can send `reset:<uid>`; the node keeps its place until the new one answers for itself.
+#[test]
+fn a_stranger_can_not_take_over_a_node() {
+    let system = System::start(&[]);
+    let all = system.subscribe("nodebus/v1/#");
+    let mut node = CoapNode::start(system.coap(), "mine");
+    let address = all.wait_for_member("nodes/mine", "board", &json!("native"))["address"].clone();
+    coap_post(system.coap(), "alive", "reset:mine");
+    coap_post(system.coap(), "server", "temperature:99");
+    node.push("temperature", "5.5°C");
+    all.wait_for_member("nodes/mine/res/temperature", "v", &json!(5.5));
+    let operator = system.identity("operator", "operator");
+    publish(&operator, "nodebus/v1/nodes/mine/res/led/set", "1", &[]);
+    node.wait_for_put("led", "1");
+    let late = system.subscribe("nodebus/v1/nodes/mine");
+    assert_eq!(
+        late.wait_for("nodes/mine", |d| Some(d["address"].clone())),
+        address
+    );
+    let readings = all.messages();
+    assert!(
+        readings
+            .iter()
+            .all(|(topic, _, p)| !topic.ends_with("temperature") || !p.contains("99"))
     );
 }

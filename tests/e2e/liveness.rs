@@ -80,10 +80,10 @@ fn a_restarted_bus_is_found_again_by_everybody() {
 
     parts.bus.kill();
     parts.bus.wait();
-    browser.wait("[data-banner]", "bus");
+    browser.wait("[data-connection=no-bus]", "lost the bus");
     node.push("temperature", "25.5°C");
     parts.restart_bus();
-    browser.wait_gone("[data-banner]");
+    browser.wait("[data-connection=live]", "");
     browser.wait("[data-node=deep] [data-resource=temperature]", "25.5");
     let after = parts.subscribe("nodebus/v1/#");
     after.wait_for_member("nodes/deep/res/temperature", "v", &json!(25.5));

@@ -18,8 +18,17 @@ fn a_node_without_hello_works_as_in_pyaiot() {
     all.wait_for_member(&format!("nodes/{id}"), "name", &json!("Kitchen"));
     all.wait_for_member(&format!("nodes/{id}/res/temperature"), "v", &json!(19.5));
     node.send_text("close");
-    let status = all.wait_for_member(&format!("nodes/{id}/status"), "state", &json!("offline"));
-    assert_eq!(status["reason"], "closed");
+    let lost = all.wait_for_member("events", "type", &json!("node_lost"));
+    assert_eq!(lost["reason"], "closed");
+    // Its name never comes back, so nothing of it stays.
+    all.wait_for_member("events", "type", &json!("node_forgotten"));
+    let late = system.subscribe("nodebus/v1/#");
+    late.wait_for_member("bridges/ws/status", "state", &json!("online"));
+    assert!(
+        late.messages()
+            .iter()
+            .all(|(topic, _, _)| !topic.contains(&id))
+    );
 }
 
 #[test]

@@ -1,8 +1,8 @@
 """A node as a person would write one for Pyaiot, on aiocoap.
 
 It serves its resources on its own CoAP server, says that it is alive every second from a new port
-each time, and pushes what it is told to. Standard input: `push <resource> <value>`, `quiet` (no more
-signs of life), `talk`. Standard output: `ready`, and `put <resource> <value>` for each write.
+each time, and pushes what it is told to. Standard input: `push <resource> <value>`, `reset`, `quiet` (no
+more signs of life), `talk`. Standard output: `ready`, and `put <resource> <value>` for each write.
 """
 
 import argparse
@@ -87,6 +87,8 @@ async def main():
         if command == "push":
             name, _, value = rest.partition(" ")
             await post(args, "server", f"{name}:{value}")
+        elif command == "reset":
+            await post(args, "alive", f"reset:{args.uid}")
         elif command in ("quiet", "talk"):
             talking = command == "talk"
     alive.cancel()

@@ -179,8 +179,9 @@ impl<'a> Connection<'a> {
         // Without a runtime there is nobody left to tell.
         if self.report().await.is_ok() {
             let (hub, reporter) = (&self.shared.hub, &self.shared.reporter);
+            let farewell = self.machine.farewell(close.word());
             let uid = self.machine.uid();
-            hub.leave(uid, self.id, close.word(), reporter).await.ok();
+            hub.leave(uid, self.id, farewell, reporter).await.ok();
         }
     }
 }

@@ -54,8 +54,8 @@ impl Hub {
         reporter.report(announce).await
     }
 
-    /// Ends what `connection` was to `uid`; reports the node lost unless another connection has it
-    /// or it was forgotten.
+    /// Ends what `connection` was to `uid`, and reports `farewell` unless another connection has the
+    /// node or it was forgotten.
     ///
     /// # Errors
     /// The runtime has ended.
@@ -63,7 +63,7 @@ impl Hub {
         &self,
         uid: &Uid,
         connection: u64,
-        reason: &'static str,
+        farewell: Report,
         reporter: &Reporter,
     ) -> Result<(), ReportError> {
         let mut nodes = self.0.lock().await;
@@ -71,8 +71,7 @@ impl Hub {
             return Ok(());
         }
         nodes.remove(uid);
-        let uid = uid.clone();
-        reporter.report(Report::Lost { uid, reason }).await
+        reporter.report(farewell).await
     }
 
     /// Closes the connection of a forgotten node.

@@ -203,6 +203,17 @@ impl Node {
         }
     }
 
+    /// What the end of the connection means for the node: one without a hello gets another uid next
+    /// time, so that this one is never heard of again.
+    pub(crate) fn farewell(&self, reason: &'static str) -> Report {
+        let uid = self.uid.clone();
+        if self.said_hello {
+            Report::Lost { uid, reason }
+        } else {
+            Report::Gone { uid, reason }
+        }
+    }
+
     /// What the registry is to be told next.
     pub(crate) fn poll_report(&mut self) -> Option<Report> {
         self.reports.pop_front()

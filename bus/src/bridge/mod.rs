@@ -134,6 +134,13 @@ pub enum Report {
         /// One word.
         reason: &'static str,
     },
+    /// The node is gone and can't come back under this uid: it is forgotten at once.
+    Gone {
+        /// The node.
+        uid: Uid,
+        /// One word.
+        reason: &'static str,
+    },
     /// A request ended. For a write that the node confirmed, report the value read back first.
     Answer {
         /// The request.

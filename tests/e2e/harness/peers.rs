@@ -48,6 +48,11 @@ impl CoapNode {
         self.0.tell(&format!("push {resource} {value}"));
     }
 
+    /// Says that it has started anew.
+    pub(crate) fn reset(&mut self) {
+        self.0.tell("reset");
+    }
+
     /// No more signs of life.
     pub(crate) fn quiet(&mut self) {
         self.0.tell("quiet");
@@ -173,11 +178,6 @@ impl Browser {
     #[track_caller]
     pub(crate) fn wait(&mut self, selector: &str, text: &str) {
         self.step(&json!({"do": "wait", "selector": selector, "text": text}));
-    }
-
-    #[track_caller]
-    pub(crate) fn wait_gone(&mut self, selector: &str) {
-        self.step(&json!({"do": "gone", "selector": selector}));
     }
 
     #[track_caller]

@@ -153,6 +153,10 @@ impl Registry {
                 ts,
             } => self.reading(&uid, &path, sample, ts, now),
             Report::Lost { uid, reason } => self.lost(&uid, reason, now),
+            Report::Gone { uid, reason } => {
+                self.lost(&uid, reason, now);
+                self.forget(&uid, now);
+            }
             Report::Answer { id, answer } => self.handle_answer(id, &answer, now),
         }
     }
@@ -358,6 +362,9 @@ impl Registry {
     }
 
     fn forget(&mut self, uid: &Uid, now: Now) {
+        if !self.nodes.contains_key(uid) {
+            return;
+        }
         self.event(EventType::NodeForgotten, uid, [], now);
         let Some(node) = self.nodes.remove(uid) else {
             return;

@@ -551,3 +551,17 @@ fn a_reset_counts_and_is_an_event() {
     assert_eq!(sim.retained["nodes/n"]["address"], "[::2]:5683");
     assert_eq!(sim.events(), ["node_new", "node_reset"]);
 }
+
+#[test]
+fn a_node_that_can_not_come_back_is_forgotten_at_once() {
+    let mut sim = Sim::new();
+    sim.announce("n");
+    let gone = Report::Gone {
+        uid: uid_of("n"),
+        reason: "closed",
+    };
+    sim.report(gone.clone());
+    assert!(!sim.retained.keys().any(|topic| topic.starts_with("nodes/")));
+    sim.report(gone);
+    assert_eq!(sim.events(), ["node_new", "node_lost", "node_forgotten"]);
+}
