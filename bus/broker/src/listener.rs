@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bus::time::now;
 use rustls::ServerConfig;
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -105,6 +105,17 @@ pub(crate) async fn accept(broker: Arc<Broker>, listener: TcpListener, door: Doo
     }
 }
 
+/// Small packets go out at once, since what can be batched is batched above; and a peer that
+/// vanished without Keep Alive is found out after some five minutes.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(180))
+        .with_interval(Duration::from_secs(30))
+        .with_retries(4);
+    SockRef::from(stream).set_tcp_keepalive(&probes)
+}
+
 async fn serve(
     broker: Arc<Broker>,
     stream: TcpStream,
@@ -114,9 +125,8 @@ async fn serve(
 ) {
     broker.metrics.connections.inc();
     let deadline = now().mono + broker.limits.connect_timeout;
-    // Small packets go out at once; what can be batched is batched above.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY can't be set");
+    if let Err(error) = tune(&stream) {
+        tracing::debug!(%error, "a socket can't be tuned");
     }
     match door {
         Door::Plain(role) => {

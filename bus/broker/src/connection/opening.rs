@@ -129,7 +129,6 @@ async fn accept(
     if is_assigned {
         connect.client_id = broker.assign_client_id(&identity);
     }
-    let version = connect.version;
     let session_key = identity.session_key(&connect.client_id);
     let expiry = broker.session_expiry(connect.session_expiry);
     let opened = broker
@@ -137,7 +136,7 @@ async fn accept(
         .open(&session_key, connect.clean_start, expiry)
         .map_err(|_| {
             broker.metrics.refused("sessions");
-            refuse(output, version, Reason::QuotaExceeded);
+            refuse(output, connect.version, Reason::QuotaExceeded);
             End::Ended(Reason::QuotaExceeded)
         })?;
     if let Some((will, origin)) = opened.due {
@@ -150,22 +149,13 @@ async fn accept(
         }
     }
     let terms = Terms {
-        version,
+        version: connect.version,
         window: connect.receive_maximum.min(broker.limits.inflight),
         maximum_packet: connect.maximum_packet,
     };
     let bind = |session: &mut Session| session.connect(terms);
     opened.handle.bind(opened.epoch, bind);
-    let granted = u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX);
-    let connack = Connack {
-        session_present: opened.is_present,
-        refused: None,
-        assigned_client_id: is_assigned.then_some(connect.client_id.as_str()),
-        session_expiry: (granted != connect.session_expiry).then_some(granted),
-        maximum_packet: broker.limits.packet_bytes,
-        topic_alias_maximum: broker.limits.topic_aliases,
-    };
-    wire::connack(output, version, &connack);
+    welcome(broker, &connect, is_assigned, opened.is_present, output);
     tracing::debug!(
         mqtt.client_id = %connect.client_id.escape_debug(),
         identity = %identity,
@@ -179,7 +169,7 @@ async fn accept(
         access,
         client_id: connect.client_id,
         session_key,
-        version,
+        version: connect.version,
         handle: opened.handle,
         epoch: opened.epoch,
         will: connect.will,
@@ -189,4 +179,25 @@ async fn accept(
         has_published: false,
     };
     Ok((client, opened.kicked, opened.gone))
+}
+
+/// Writes the CONNACK of a client that is let in.
+fn welcome(
+    broker: &Broker,
+    connect: &Connect,
+    is_assigned: bool,
+    is_present: bool,
+    output: &mut BytesMut,
+) {
+    let expiry = broker.session_expiry(connect.session_expiry);
+    let granted = u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX);
+    let connack = Connack {
+        session_present: is_present,
+        refused: None,
+        assigned_client_id: is_assigned.then_some(connect.client_id.as_str()),
+        session_expiry: (granted != connect.session_expiry).then_some(granted),
+        maximum_packet: broker.limits.packet_bytes,
+        topic_alias_maximum: broker.limits.topic_aliases,
+    };
+    wire::connack(output, connect.version, &connack);
 }
