@@ -5,13 +5,14 @@ import type { IconName } from "../components/Icon.svelte";
 
 export type EventWords = { icon: IconName; tone: "ok" | "warn" | "bad" | "plain"; words: string };
 
-/** What stands in the words already. */
+/** What stands in the words already, or says nothing to a person. */
 const SAID = new Set([
   "type",
   "node",
   "bridge",
   "ts",
   "reason",
+  "id",
   "identity",
   "op",
   "resource",
@@ -54,10 +55,10 @@ export function eventWords(event: BusEvent): EventWords {
   }
 }
 
-/** All else that the event says, as lines of `key: value`. */
+/** All else that the event says, as `key: value`. */
 export function eventDetail(event: BusEvent): string[] {
   return Object.entries(event)
-    .filter(([key]) => !SAID.has(key))
+    .filter(([key, v]) => !SAID.has(key) && v !== null)
     .map(([key, v]) => `${key}: ${typeof v === "string" ? v : JSON.stringify(v)}`);
 }
 

@@ -1,5 +1,15 @@
 import { describe, expect, it } from "vitest";
-import { age, count, dateTime, decimals, number, shellWord, value } from "./format";
+import {
+  age,
+  count,
+  dateTime,
+  decimals,
+  number,
+  shellWord,
+  systemName,
+  value,
+  wayName,
+} from "./format";
 
 describe("age", () => {
   it.each([
@@ -41,7 +51,26 @@ describe("values", () => {
     expect(value(true)).toBe("on");
     expect(value(null)).toBe("nothing");
     expect(value("<b>x</b>")).toBe("<b>x</b>");
-    expect(value([1, 2])).toBe("[1,2]");
+  });
+
+  it.each([
+    [[1, -2.5], "1, \u22122.5"],
+    [{ lat: 48.525324, lng: 7.7 }, "lat 48.525324, lng 7.7"],
+    [
+      [
+        { type: "acc", values: [1, 2] },
+        { type: "mag", values: [3] },
+      ],
+      "acc 1, 2 · mag 3",
+    ],
+    [{ a: { b: { c: { d: { e: 1 } } } } }, "a b c d …"],
+    ["x".repeat(9), "xxxxxxxxx"],
+  ])("notes %j as %s", (v, text) => {
+    expect(value(v)).toBe(text);
+  });
+
+  it("keeps a long structured value short", () => {
+    expect(value(Array(10_000).fill(1)).length).toBeLessThan(500);
   });
 });
 
@@ -51,6 +80,14 @@ it("tells the date only when it is another day", () => {
   expect(dateTime(new Date(2026, 4, 4, 12, 3, 5).getTime(), now)).toBe("4 May, 12:03:05");
   expect(dateTime(new Date(2025, 4, 5, 12, 3, 5).getTime(), now)).toBe("5 May 2025, 12:03:05");
   expect(dateTime(Number.NaN, now)).toBe("at an unknown time");
+});
+
+it("calls systems and ways as people do", () => {
+  expect(systemName("riot")).toBe("RIOT");
+  expect(systemName("mine")).toBe("mine");
+  expect(wayName("coap", "coap")).toBe("CoAP");
+  expect(wayName("ws", "websocket")).toBe("WebSocket");
+  expect(wayName("roof", "coap")).toBe("roof · CoAP");
 });
 
 it("counts in words", () => {

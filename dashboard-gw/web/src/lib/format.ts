@@ -44,8 +44,37 @@ export function value(v: JsonValue, digits?: number): string {
     case "string":
       return v;
     default:
-      return v === null ? "nothing" : JSON.stringify(v);
+      return v === null ? "nothing" : brief(v, 4);
   }
+}
+
+/** The most of a structured value that is shown in one line. */
+const BRIEF_CHARS = 400;
+
+/** A structured value as a person would note it: `lat 48.5, lng 7.7`; `acc −250, 4, 950`. */
+function brief(v: JsonValue, depth: number): string {
+  // Coordinates are worth more digits than a measured value.
+  if (typeof v === "number") return `${Number(v.toPrecision(8))}`.replace("-", MINUS);
+  if (typeof v !== "object" || v === null) return value(v);
+  if (depth === 0) return "…";
+  const text = Array.isArray(v)
+    ? v.map((one) => brief(one, depth - 1)).join(v.some(isStructured) ? " · " : ", ")
+    : briefObject(v, depth - 1);
+  return text.length > BRIEF_CHARS ? `${text.slice(0, BRIEF_CHARS)}…` : text;
+}
+
+function briefObject(v: { [key: string]: JsonValue }, depth: number): string {
+  // As Pyaiot's firmwares write the axes of a sensor.
+  const { type, values, ...rest } = v;
+  if (typeof type === "string" && values !== undefined && Object.keys(rest).length === 0) {
+    return `${type} ${brief(values, depth)}`;
+  }
+  const parts = Object.entries(v).map(([key, one]) => `${key} ${brief(one, depth)}`);
+  return parts.join(", ");
+}
+
+function isStructured(v: JsonValue): boolean {
+  return typeof v === "object" && v !== null;
 }
 
 const clock = new Intl.DateTimeFormat("en-GB", {
@@ -87,6 +116,28 @@ export function protocolName(protocol: string): string {
     default:
       return protocol;
   }
+}
+
+const SYSTEMS: Readonly<Record<string, string>> = {
+  arduino: "Arduino",
+  contiki: "Contiki",
+  "contiki-ng": "Contiki-NG",
+  freertos: "FreeRTOS",
+  linux: "Linux",
+  micropython: "MicroPython",
+  riot: "RIOT",
+  zephyr: "Zephyr",
+};
+
+/** What an operating system is called by people. */
+export function systemName(os: string): string {
+  return SYSTEMS[os.toLowerCase()] ?? os;
+}
+
+/** The bridge and the protocol, in one word where both say the same. */
+export function wayName(bridge: string, protocol: string): string {
+  const name = protocolName(protocol);
+  return name === protocolName(bridge) ? name : `${bridge} · ${name}`;
 }
 
 /** `1 node`, `2 nodes`. */

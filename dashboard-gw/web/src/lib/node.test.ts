@@ -45,10 +45,14 @@ describe("a widget", () => {
     expect(check({ name: "led", methods: ["set"] }, 128)).toBe("field");
   });
 
-  it("is none when nothing can be written, or nothing is known of it", () => {
+  it("is for whoever knows better when nothing is known of the resource", () => {
+    expect(check({}, true)).toBe("maybe");
+    expect(check({}, 5)).toBe("maybe");
+  });
+
+  it("is none for what can only be read, and for what says who the node is", () => {
     expect(check({ name: "led", methods: ["get"] }, 0)).toBe("none");
-    expect(check({}, true)).toBe("none");
-    expect(check({}, 5)).toBe("none");
+    expect(check({ name: "board" }, "samr21")).toBe("none");
   });
 });
 
@@ -84,9 +88,18 @@ describe("leading values", () => {
     },
   });
 
-  it("are numbers first, without what says who it is and what is a switch", () => {
-    const names = leading(mixed, 4).map(({ resource }) => resource.name);
-    expect(names).toEqual(["temperature", "humidity", "weight", "note"]);
+  const names = (of: typeof mixed) => leading(of, 4).map(({ resource }) => resource.name);
+
+  it("are the numbers, without what says who it is and what is a switch", () => {
+    expect(names(mixed)).toEqual(["temperature", "humidity", "weight"]);
+  });
+
+  it("are the others when there is no number", () => {
+    const { name, led, imu, note } = mixed.values;
+    expect(names({ ...mixed, values: { name, led, imu, note } as typeof mixed.values })).toEqual([
+      "imu",
+      "note",
+    ]);
   });
 
   it("count what no list of resources told of", () => {

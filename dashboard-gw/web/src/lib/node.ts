@@ -8,6 +8,8 @@ export type Presence = "online" | "offline" | "unknown";
 /** Says what a node is, not what it measures; never a leading value. */
 const IDENTITY = new Set(["name", "os", "board", "mcu", "vendor", "version"]);
 const SWITCHES = new Set(["led", "light", "lamp", "relay", "switch", "power"]);
+/** Texts are long: so many fit where four numbers do. */
+const MOST_TEXTS = 2;
 const LEADING_FIRST = ["temperature", "humidity", "pressure", "illuminance", "battery", "voltage"];
 
 /** A node is only as known as its bridge: without that its own status is hearsay. */
@@ -67,14 +69,17 @@ export function switched(v: JsonValue | undefined): JsonValue {
   return on ? 1 : 0;
 }
 
-/** How a resource can be written to: `switch`, `field`, or not at all as far as is known. */
-export type Widget = "switch" | "field" | "none";
+/** How a resource can be written to; `maybe`: it didn't say, so whoever knows better can try. */
+export type Widget = "switch" | "field" | "maybe" | "none";
 
-/** Which widget writes to a resource. Nothing known of its methods: only a switch is offered. */
+/** Which widget writes to a resource. */
 export function widget(resource: Resource, v: JsonValue | undefined): Widget {
   const methods = resource.methods ?? [];
   const onOff = isSwitch(resource, v);
-  if (methods.length === 0) return onOff && SWITCHES.has(resource.name) ? "switch" : "none";
+  if (methods.length === 0) {
+    if (onOff && SWITCHES.has(resource.name)) return "switch";
+    return isIdentity(resource) ? "none" : "maybe";
+  }
   if (!methods.includes("set")) return "none";
   return onOff ? "switch" : "field";
 }
@@ -86,6 +91,12 @@ export function resourcesOf(node: Node): Resource[] {
   return [...node.resources, ...told.map((name) => ({ name, path: name }))];
 }
 
+/** Whether a resource is known to take writes. */
+export function isWritable(resource: Resource, v: JsonValue | undefined): boolean {
+  const kind = widget(resource, v);
+  return kind === "switch" || kind === "field";
+}
+
 /** What a resource is called by people. */
 export function resourceLabel(resource: Resource): string {
   return resource.title || resource.name;
@@ -94,21 +105,22 @@ export function resourceLabel(resource: Resource): string {
 /** A value that leads on a card. */
 export type Leading = { resource: Resource; reading: Reading };
 
-/** The values a card leads with: numbers first, in an order that doesn't change with the values. */
+/** The values a card leads with: numbers, and others where there are none; in an order that doesn't change with the values. */
 export function leading(node: Node, most: number): Leading[] {
   const candidates: Leading[] = [];
   for (const resource of resourcesOf(node)) {
     const reading = node.values[resource.name];
     if (reading === undefined || IDENTITY.has(resource.name)) continue;
     if (isSwitch(resource, reading.v)) continue;
-    if (typeof reading.v === "object" && reading.v !== null) continue;
     candidates.push({ resource, reading });
   }
-  const rank = ({ resource, reading }: Leading) => {
+  const numbers = candidates.filter(({ reading }) => typeof reading.v === "number");
+  if (numbers.length === 0) return candidates.slice(0, Math.min(most, MOST_TEXTS));
+  const rank = ({ resource }: Leading) => {
     const known = LEADING_FIRST.indexOf(resource.name);
-    return (typeof reading.v === "number" ? 0 : 100) + (known < 0 ? LEADING_FIRST.length : known);
+    return known < 0 ? LEADING_FIRST.length : known;
   };
-  return candidates.sort((a, b) => rank(a) - rank(b)).slice(0, most);
+  return numbers.sort((a, b) => rank(a) - rank(b)).slice(0, most);
 }
 
 /** Whether a resource says what the node is. */
