@@ -6,6 +6,7 @@ mod tests;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
 
 use bus::admin::{Admin, Listener};
 use bus::bridge::{Orders, Report, ReportError, Reporter, runtime};
@@ -27,6 +28,8 @@ const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 const DATAGRAMS_PER_TURN: usize = 256;
 /// Orders taken in one turn.
 const ORDERS_PER_TURN: usize = 64;
+/// How long the stop waits for the runtime to take the last reports.
+const FLUSH: Duration = Duration::from_secs(2);
 /// The longest datagram there is.
 const MAX_DATAGRAM: usize = 65_536;
 
@@ -45,7 +48,7 @@ pub enum StartError {
     Config(#[from] InvalidConfig),
     /// The listener.
     #[error(
-        "nodes can't be heard at {address}/udp ({source}): choose another address with coap_bridge.listen"
+        "nodes can't be heard at {address}/udp: choose another address with coap_bridge.listen"
     )]
     Bind {
         /// What was to be bound.
@@ -131,7 +134,7 @@ fn listen(
         metrics,
         buffer: vec![0; MAX_DATAGRAM].into(),
     };
-    shutdown.spawn(driver.run(shutdown.clone()));
+    shutdown.spawn_vital("coap-bridge", driver.run(shutdown.clone()));
     Ok(Started { address })
 }
 
@@ -147,7 +150,7 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self, shutdown: Shutdown) {
+    async fn run(mut self, shutdown: Shutdown) -> Result<(), &'static str> {
         loop {
             let full = self.report();
             self.transmit();
@@ -182,7 +185,23 @@ impl Driver {
         }
         self.receive();
         self.transmit();
-        self.report();
+        // What nodes were told is taken must reach the runtime; when the bus is away it can't.
+        let flushed = tokio::time::timeout(FLUSH, self.flush()).await;
+        if flushed.is_err() {
+            tracing::warn!("the last readings were dropped: the bus did not take them in time");
+        }
+        match shutdown.is_stopping() {
+            true => Ok(()),
+            false => Err("the connection to the bus has ended"),
+        }
+    }
+
+    async fn flush(&mut self) {
+        while let Some(report) = self.bridge.poll_report() {
+            if self.reporter.report(report).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Takes what has come in, up to [`DATAGRAMS_PER_TURN`].

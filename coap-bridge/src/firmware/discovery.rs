@@ -110,17 +110,18 @@ impl Bridge {
     }
 
     /// A sign of life is a reason to ask a node for its resources, unless that was tried lately.
-    pub(super) fn consider(&mut self, uid: &Uid, peer: SocketAddr, now: Now) {
+    pub(super) fn consider(&mut self, uid: &Uid, peer: SocketAddr, reset: bool, now: Now) {
         let early =
             |node: &super::node::Node| node.discovery.not_before.is_some_and(|at| at > now.mono);
         if self.nodes.get(uid).is_some_and(|node| !early(node)) {
-            self.discover(uid, Some(peer), now);
+            self.discover(uid, Some(peer), reset, now);
         }
     }
 
     /// Asks a node for its resources when its turn comes: where it was found before, or where it may
-    /// be that sends from `peer`.
-    pub(super) fn discover(&mut self, uid: &Uid, peer: Option<SocketAddr>, now: Now) {
+    /// be that sends from `peer`. `reset`: that this node has started anew is to be told once it is
+    /// sure who says so.
+    pub(super) fn discover(&mut self, uid: &Uid, peer: Option<SocketAddr>, reset: bool, now: Now) {
         let Some(seat) = self.nodes.get(uid).map(|node| node.seat) else {
             return;
         };
@@ -144,6 +145,7 @@ impl Bridge {
         discovery.patient = patient;
         discovery.fallback = None;
         discovery.source = peer;
+        discovery.reset = reset;
         discovery.not_before = Some(now.mono + MIN_INTERVAL);
         self.queue.push(uid.clone(), block);
         self.start_discoveries(now);

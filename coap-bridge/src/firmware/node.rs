@@ -162,6 +162,11 @@ impl Node {
         observations
     }
 
+    /// Nothing is being asked of it, or waits to be.
+    pub(super) fn is_idle(&self) -> bool {
+        self.current.is_none() && self.reads.is_empty() && self.discovery.turn == Turn::None
+    }
+
     /// When something is to be read again.
     pub(super) fn next_poll(&self, interval: Duration, now: Instant) -> Option<Instant> {
         let entries = self.resources.values();
@@ -170,9 +175,13 @@ impl Node {
 
     /// Queues what is to be read by `until`.
     pub(super) fn queue_reads(&mut self, interval: Duration, until: Instant, now: Instant) {
+        let current = self
+            .current
+            .as_ref()
+            .and_then(|current| current.routine.as_ref());
         for (path, entry) in &self.resources {
             let due = entry.due(interval, now).is_some_and(|due| due <= until);
-            if due && !self.reads.contains(path) {
+            if due && current != Some(path) && !self.reads.contains(path) {
                 self.reads.push_back(path.clone());
             }
         }

@@ -7,7 +7,7 @@ use bus::bridge::{Report, Uid};
 use bus::time::Now;
 
 use super::node::Node;
-use super::places::Seat;
+use super::places::{self, Seat};
 use super::wire::{Alive, Push};
 use super::{Bridge, SHED_CON, SHED_NON};
 use crate::endpoint::options::{format, number};
@@ -15,8 +15,8 @@ use crate::endpoint::{Code, ExchangeId, Method, Request, Response};
 use crate::metrics::Refused;
 
 /// `reset` and `alive` leave a starting node back to back in any order: within this time they are
-/// one start.
-const START_SPAN: Duration = Duration::from_secs(10);
+/// one start. Firmwares wait 3 s after a boot before they say so, so two starts are further apart.
+const START_SPAN: Duration = Duration::from_secs(2);
 
 /// A node that is told 5.03 should try again after so many seconds.
 const BUSY_MAX_AGE: u32 = 5;
@@ -104,7 +104,7 @@ impl Bridge {
             address,
             reset: false,
         });
-        self.discover(uid, Some(peer), now);
+        self.discover(uid, Some(peer), false, now);
         Ok(())
     }
 
@@ -114,12 +114,13 @@ impl Bridge {
             return;
         };
         let seat = node.seat;
-        // Anyone can send this uid from anywhere; a new place is believed when it has answered.
-        let moved =
-            seat.server.or(seat.source).map(super::places::host) != Some(super::places::host(peer));
+        // Anyone can send this uid from anywhere; a new place is believed when it has answered. A
+        // node whose server was never found can't be asked.
+        let moved = seat
+            .server
+            .is_some_and(|server| places::host(server) != places::host(peer));
         if moved {
-            node.discovery.reset |= reset;
-            return self.consider(uid, peer, now);
+            return self.consider(uid, peer, *reset, now);
         }
         let recent = node
             .started
@@ -148,7 +149,7 @@ impl Bridge {
             reset: restarted,
         });
         if rediscover || other_port {
-            self.consider(uid, peer, now);
+            self.consider(uid, peer, false, now);
         }
         self.arm_poll(uid, now);
     }

@@ -57,7 +57,7 @@ impl Bridge {
                 return self.answer(request.id, no_server());
             }
             node.discovery.asked_by.push(request.id);
-            return self.discover(&uid, None, now);
+            return self.discover(&uid, None, false, now);
         }
         node.urgent.push_back(request);
         // A read that hangs on a lost datagram must not hold up a person.
@@ -202,7 +202,8 @@ impl Bridge {
         }
     }
 
-    /// Sees to it that [`Bridge::poll`] comes when something is to be read again.
+    /// Sees to it that [`Bridge::poll`] comes when something is to be read again. The end of each
+    /// request and of each discovery does, too.
     pub(super) fn arm_poll(&mut self, uid: &Uid, now: Now) {
         if self.polls.contains(uid) {
             return;
@@ -211,7 +212,7 @@ impl Bridge {
         let node = self
             .nodes
             .get(uid)
-            .filter(|node| node.seat.server.is_some());
+            .filter(|node| node.seat.server.is_some() && node.is_idle());
         if let Some(at) = node.and_then(|node| node.next_poll(interval, now.mono)) {
             self.polls.set(uid.clone(), at.max(now.mono + MIN_POLL));
         }

@@ -1,6 +1,6 @@
 //! A network of nodes and one bridge, with a virtual clock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub(super) struct Server {
     pub(super) asked: Vec<String>,
     /// What a PUT is answered with.
     pub(super) put: Code,
+    /// Paths whose answer never comes.
+    pub(super) mute: BTreeSet<String>,
     /// Datagrams are lost on the way to it.
     pub(super) dead: bool,
     /// The value of Observe in answers to `OBS`.
@@ -54,6 +56,7 @@ impl Server {
                 .collect(),
             asked: Vec::new(),
             put: Code::CHANGED,
+            mute: BTreeSet::new(),
             dead: false,
             observe: None,
         }
@@ -218,6 +221,7 @@ impl Bench {
 
     /// Lets time pass, from deadline to deadline.
     pub(super) fn wait(&mut self, time: Duration) {
+        self.settle();
         let end = self.now.after(time);
         loop {
             let servers = self
@@ -276,6 +280,12 @@ impl Bench {
                         } = event
                         {
                             let response = server.answer(&request);
+                            if request
+                                .path()
+                                .is_some_and(|path| server.mute.contains(&path))
+                            {
+                                continue;
+                            }
                             server.endpoint.respond(exchange, response, self.now.mono);
                         }
                     }

@@ -133,6 +133,19 @@ fn what_nobody_pushes_is_polled_while_the_node_lives() {
 }
 
 #[test]
+fn a_slow_first_reading_is_not_read_twice() {
+    let mut bench = with_node();
+    bench.server(SERVER).mute.insert("mcu".into());
+    bench.alive(SOURCE, "alive:a");
+    bench.wait(Duration::from_secs(10));
+    let asked = bench.server(SERVER).take_asked();
+    // Sent again by the message layer, and seen once by the server.
+    let times = asked.iter().filter(|asked| *asked == "GET mcu").count();
+    assert_eq!(times, 1, "{asked:?}");
+    assert!(!asked.contains(&"GET os".to_owned()), "one at a time");
+}
+
+#[test]
 fn a_list_comes_block_by_block() {
     let mut bench = Bench::new();
     let limits = Limits {

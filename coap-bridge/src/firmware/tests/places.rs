@@ -138,6 +138,38 @@ fn a_restarted_node_on_another_port_is_found_again() {
 }
 
 #[test]
+fn a_node_without_a_server_may_come_from_anywhere() {
+    let mut bench = Bench::new();
+    bench.alive("10.0.0.1:49152", "alive:a");
+    bench.wait(Duration::from_secs(100));
+    bench.con("10.0.0.2:49152", "alive", "alive:a");
+    assert_eq!(
+        bench.con("10.0.0.2:49152", "server", "led:1"),
+        Some(Code::CHANGED)
+    );
+    assert_eq!(
+        bench.con("10.0.0.1:49152", "server", "led:2"),
+        Some(Code::NOT_FOUND)
+    );
+    assert_eq!(bench.topic("nodes/a/status")["state"], "online");
+}
+
+#[test]
+fn a_stranger_can_not_say_that_a_node_started_anew() {
+    let mut bench = Bench::new();
+    bench.servers.insert(addr("10.0.0.1:5683"), node("a"));
+    bench.alive("10.0.0.1:49152", "alive:a");
+    bench.wait(Duration::from_secs(60));
+    for _ in 0..10 {
+        bench.alive("10.6.6.6:49152", "reset:a");
+        bench.alive("10.0.0.1:49152", "alive:a");
+        bench.wait(Duration::from_secs(60));
+    }
+    assert_eq!(bench.events.get("node_reset"), None);
+    assert_eq!(bench.address("a"), "10.0.0.1:5683");
+}
+
+#[test]
 fn a_board_that_was_flashed_anew_replaces_the_old_node() {
     let mut bench = Bench::new();
     bench.servers.insert(addr("10.0.0.1:5683"), node("a"));
