@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// What is logged unless told otherwise; rumqttd and rumqttc tell the same things less clearly.
-pub(crate) const DEFAULT_LOG: &str = "info,rumqttd=error,rumqttc=error";
+pub(crate) const DEFAULT_LOG: &str = "info,rumqttd=off,rumqttc=error";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

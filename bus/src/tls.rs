@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file can't be read.
-    #[error("{} can't be read ({source}): {remedy}", path.display())]
+    #[error("{} can't be read: {remedy}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -34,7 +34,7 @@ pub enum TlsError {
         what: &'static str,
     },
     /// Certificate and key don't fit, or the certificate can't be used.
-    #[error("the certificate in {} can't be used: {source}", path.display())]
+    #[error("the certificate in {} can't be used", path.display())]
     Unusable {
         /// The folder.
         path: PathBuf,

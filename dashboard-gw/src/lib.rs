@@ -54,7 +54,7 @@ pub enum StartError {
     Config(#[from] InvalidConfig),
     /// The address is taken or not ours.
     #[error(
-        "the dashboard can't listen on {address} ({source}): set dashboard_gw.listen to a free address, such as 127.0.0.1:8081"
+        "the dashboard can't listen on {address}: set dashboard_gw.listen to a free address, such as 127.0.0.1:8081"
     )]
     Listen {
         /// The address.

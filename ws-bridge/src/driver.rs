@@ -36,9 +36,7 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] InvalidConfig),
     /// The listener.
-    #[error(
-        "nodes can't connect at {address} ({source}): choose another address with ws_bridge.listen"
-    )]
+    #[error("nodes can't connect at {address}: choose another address with ws_bridge.listen")]
     Bind {
         /// What was to be bound.
         address: SocketAddr,

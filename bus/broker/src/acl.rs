@@ -20,7 +20,7 @@ const BUILT_IN: &str = include_str!("acl.toml");
 #[derive(Debug, thiserror::Error)]
 pub enum AclError {
     /// It is not there, or is no TOML of this form.
-    #[error("the access list {} can't be used: {source}", path.display())]
+    #[error("the access list {} can't be used", path.display())]
     Unusable {
         /// The file.
         path: PathBuf,

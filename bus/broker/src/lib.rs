@@ -78,7 +78,7 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] ServerTlsError),
     /// A listener can't be bound.
-    #[error("{key} = {address} can't be listened on ({source}): {remedy}")]
+    #[error("{key} = {address} can't be listened on: {remedy}")]
     Bind {
         /// The setting.
         key: &'static str,

@@ -19,7 +19,7 @@ pub enum ServerTlsError {
     #[error("{} is no revocation list in PEM: write it again with certgen", .0.display())]
     Revocations(PathBuf),
     /// The trust anchors or revocation lists don't fit.
-    #[error("the certificates in {} can't verify clients: {source}", path.display())]
+    #[error("the certificates in {} can't verify clients", path.display())]
     Verifier {
         /// The folder.
         path: PathBuf,

@@ -442,7 +442,10 @@ impl Driver {
             Ok(transport) => {
                 self.event_loop.options.set_transport(transport);
             }
-            Err(error) => tracing::warn!(%error, "the old certificate is used on"),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "the old certificate is used on");
+            }
         }
     }
 

@@ -48,6 +48,15 @@ impl CoapNode {
         self.0.tell(&format!("push {resource} {value}"));
     }
 
+    /// Waits until the bridge has answered so many signs of life, which are a second apart.
+    pub(crate) fn wait_for_beats(&self, count: usize) {
+        wait_for("signs of life", || {
+            let lines = self.0.lines();
+            let answered = lines.iter().filter(|line| *line == "answer alive 2.04");
+            (answered.count() >= count).then_some(())
+        });
+    }
+
     /// Says that it has started anew.
     pub(crate) fn reset(&mut self) {
         self.0.tell("reset");
