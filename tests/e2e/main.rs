@@ -3,6 +3,12 @@
 //! What they need is installed by `scripts/install-test-deps`; `make test` runs it. Nothing here
 //! sleeps for a result: every wait is for a condition, with a deadline.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says why"
+)]
+
 mod harness;
 
 mod actuators;

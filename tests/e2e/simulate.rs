@@ -1,21 +1,14 @@
 //! Simulated nodes, which are nodes like any other.
 
-use std::path::Path;
-use std::process::Command;
-
 use serde_json::json;
 
-use crate::harness::{Process, System, publish, wait_for};
+use crate::harness::{Fleet, System, publish, wait_for};
 
 #[test]
 fn a_fleet_appears_and_can_be_controlled() {
     let system = System::start(&[]);
     let all = system.subscribe("nodebus/v1/#");
-    let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_nodebus")));
-    command.args(["simulate", "--coap", "5", "--ws", "2", "--rate", "2"]);
-    command.args(["--coap-server", &system.coap().to_string()]);
-    let fleet = command.args(["--ws-server", &format!("ws://{}/node", system.ws())]);
-    let fleet = Process::start("nodebus simulate", fleet);
+    let fleet = Fleet::start(&system, &["--coap", "5", "--ws", "2", "--rate", "2"]);
     let online = |protocol: &str| {
         let messages = all.messages();
         let of = messages

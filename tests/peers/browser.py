@@ -3,7 +3,7 @@
 Steps: {"do": "open", "url"}, {"do": "wait", "selector", "text"?}, {"do": "gone", "selector"},
 {"do": "click", "selector"}, {"do": "text", "selector"}, {"do": "attribute", "selector", "name"},
 {"do": "fill", "selector", "value"}, {"do": "size", "width", "height", "dark"?}, {"do": "shot", "path"},
-{"do": "mark"} (remembers that this page was not reloaded), {"do": "marked"}.
+{"do": "overflow"}, {"do": "mark"} (remembers that this page was not reloaded), {"do": "marked"}.
 Each is answered by one line: {"ok": value} or {"error": text}.
 """
 
@@ -40,6 +40,8 @@ def step(page, s):
         page.emulate_media(color_scheme="dark" if s.get("dark") else "light")
     elif do == "shot":
         page.screenshot(path=s["path"])
+    elif do == "overflow":
+        return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     elif do == "mark":
         page.evaluate("window.__mark = true")
     elif do == "marked":

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 pub(crate) use mqtt::{Identity, Subscriber, publish};
 pub(crate) use peers::{Browser, CoapNode, PyaiotClient, WsNode, coap_post, coap_post_from};
 pub(crate) use process::{Process, run};
-pub(crate) use system::{Distributed, System, certgen};
+pub(crate) use system::{Distributed, Fleet, System, certgen};
 
 /// How long anything may take before the test has failed; far more than it should take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `condition` gives something.
 #[track_caller]
+#[expect(clippy::disallowed_methods, reason = "a test's patience is real time")]
 pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {

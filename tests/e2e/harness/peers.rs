@@ -204,6 +204,14 @@ impl Browser {
         self.step(&json!({"do": "shot", "path": path}));
     }
 
+    /// By how many pixels the page is wider than its window.
+    #[track_caller]
+    pub(crate) fn overflow(&mut self) -> i64 {
+        self.step(&json!({"do": "overflow"}))
+            .as_i64()
+            .unwrap_or(i64::MAX)
+    }
+
     /// Remembers that this very page is loaded.
     #[track_caller]
     pub(crate) fn mark(&mut self) {

@@ -258,3 +258,16 @@ fn start_dashboard_gw(pki: &Path, mqtts: u16, dashboard: u16) -> Process {
         &["--bus", &url],
     )
 }
+
+/// `nodebus simulate` at a running system.
+pub(crate) struct Fleet(#[expect(dead_code, reason = "held so that it runs")] Process);
+
+impl Fleet {
+    pub(crate) fn start(system: &System, args: &[&str]) -> Self {
+        let mut command = nodebus();
+        command.arg("simulate").args(args);
+        command.args(["--coap-server", &system.coap().to_string()]);
+        command.args(["--ws-server", &format!("ws://{}/node", system.ws())]);
+        Self(Process::start("nodebus simulate", &mut command))
+    }
+}

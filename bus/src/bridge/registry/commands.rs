@@ -187,6 +187,10 @@ impl Registry {
         for ack in asked.acks(answer, topic, now) {
             self.output.passing(ack, &self.metrics);
         }
+        if asked.op == "get" || asked.op == "ping" {
+            // Nothing happened to the node.
+            return;
+        }
         let status = serde_json::to_value(answer.status).unwrap_or_default();
         let resource = serde_json::to_value(&asked.resource).unwrap_or_default();
         let detail = [
