@@ -169,6 +169,19 @@ fn a_request_is_sent_five_times_and_then_given_up() {
 }
 
 #[test]
+fn retransmissions_of_many_do_not_come_together() {
+    let mut bench = Bench::new();
+    for host in 1..=50 {
+        bench.peer = SocketAddr::from(([10, 0, 0, host], 5683));
+        bench.ask();
+    }
+    assert!(bench.wait(Duration::from_millis(1999)).is_empty());
+    let half = bench.wait(Duration::from_millis(501)).len();
+    assert!((10..=40).contains(&half), "{half} of 50 in the first half");
+    assert_eq!(half + bench.wait(Duration::from_millis(501)).len(), 50);
+}
+
+#[test]
 fn a_separate_response_is_acknowledged_and_is_an_acknowledgement() {
     let mut bench = Bench::new();
     let request = bench.ask();

@@ -272,3 +272,36 @@ fn a_renewal_keeps_the_token_and_an_error_ends_the_observation() {
         "nothing is observed any more"
     );
 }
+
+#[test]
+fn a_renewal_that_fails_ends_the_observation() {
+    let mut peer = super::raw::Peer::new(Limits::default());
+    let request = Request::new(Method::Get, "temp");
+    let id = peer
+        .endpoint
+        .observe(peer.addr, request, MAX_TRANSMIT_WAIT, peer.now)
+        .unwrap();
+    peer.event(|_| {
+        let mut response = Response::content(format::TEXT, "1");
+        response.options.add_uint(number::OBSERVE, 1);
+        response
+    });
+    let patience = Duration::from_secs(1);
+    peer.endpoint.renew(id, patience, peer.now).unwrap();
+    peer.endpoint.handle_timeout(peer.now + patience);
+    let event = peer.endpoint.poll_event();
+    assert!(matches!(
+        event,
+        Some(Event::Response {
+            observed: false,
+            ..
+        })
+    ));
+    let token = peer.token.clone();
+    peer.notify(&token, &Response::content(format::TEXT, "2"));
+    assert_eq!(peer.endpoint.poll_event(), None);
+    assert_eq!(
+        peer.reset, 1,
+        "the node is told that nobody listens any more"
+    );
+}

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bus::bridge::BridgeConfig;
 use bus::bridge::registry::Registry;
-use bus::bridge::{BridgeConfig, Report};
 use bus::id::BridgeId;
 use bus::session::Message;
 use bus::time::Now;
@@ -33,6 +33,8 @@ pub(super) struct Server {
     pub(super) asked: Vec<String>,
     /// What a PUT is answered with.
     pub(super) put: Code,
+    /// Paths that can't be read.
+    pub(super) write_only: BTreeSet<String>,
     /// Paths whose answer never comes.
     pub(super) mute: BTreeSet<String>,
     /// Datagrams are lost on the way to it.
@@ -56,6 +58,7 @@ impl Server {
                 .collect(),
             asked: Vec::new(),
             put: Code::CHANGED,
+            write_only: BTreeSet::new(),
             mute: BTreeSet::new(),
             dead: false,
             observe: None,
@@ -76,6 +79,9 @@ impl Server {
                 true => Response::new(Code::NOT_FOUND),
                 false => Response::content(40, self.list.clone()),
             };
+        }
+        if request.method == Method::Get && self.write_only.contains(&path) {
+            return Response::new(Code::METHOD_NOT_ALLOWED);
         }
         match (request.method, self.values.get_mut(&path)) {
             (Method::Get, Some(value)) => {
@@ -109,7 +115,7 @@ pub(super) struct Bench {
     /// The last payload of each topic below the base, and how many events of each type came.
     pub(super) topics: BTreeMap<String, Value>,
     pub(super) events: BTreeMap<String, u32>,
-    pub(super) reports: Vec<Report>,
+    pub(super) acks: u32,
     /// What the bridge sent to addresses without a server.
     pub(super) stray: Vec<(SocketAddr, Bytes)>,
     /// Reports stay in the bridge.
@@ -157,7 +163,7 @@ impl Bench {
             servers: HashMap::new(),
             topics: BTreeMap::new(),
             events: BTreeMap::new(),
-            reports: Vec::new(),
+            acks: 0,
             stray: Vec::new(),
             bus_is_behind: false,
             metrics,
@@ -256,7 +262,6 @@ impl Bench {
             while !self.bus_is_behind
                 && let Some(report) = self.bridge.poll_report()
             {
-                self.reports.push(report.clone());
                 self.registry.handle_report(report, self.now);
             }
             self.read_bus();
@@ -311,6 +316,7 @@ impl Bench {
                     .entry(kind.as_str().unwrap().to_owned())
                     .or_default() += 1;
             }
+            self.acks += u32::from(topic.ends_with("/ack"));
             self.topics.insert(topic, payload);
         }
     }

@@ -133,6 +133,21 @@ fn what_nobody_pushes_is_polled_while_the_node_lives() {
 }
 
 #[test]
+fn what_can_not_be_read_is_not_polled() {
+    let mut bench = with_node();
+    bench.server(SERVER).write_only.insert("led".into());
+    bench.alive(SOURCE, "alive:a");
+    bench.server(SERVER).take_asked();
+    bench.wait(Duration::from_secs(31));
+    let asked = bench.server(SERVER).take_asked();
+    assert!(asked.contains(&"GET name".to_owned()));
+    assert!(!asked.contains(&"GET led".to_owned()), "{asked:?}");
+    bench.bus("nodes/a/res/led/set", "1");
+    let ack = bench.topic("nodes/a/res/led/ack");
+    assert_eq!((&ack["status"], &ack["v"]), (&json!("ok"), &json!(null)));
+}
+
+#[test]
 fn a_slow_first_reading_is_not_read_twice() {
     let mut bench = with_node();
     bench.server(SERVER).mute.insert("mcu".into());
