@@ -41,6 +41,7 @@ pub(crate) struct Settings {
     pub(crate) can_write: bool,
     pub(crate) demo_command: String,
     pub(crate) coap_address: String,
+    pub(crate) mqtt_port: u16,
 }
 
 struct Core {
@@ -234,6 +235,7 @@ impl Hub {
             can_write: self.settings.can_write,
             demo_command: self.settings.demo_command.clone(),
             coap_address: self.settings.coap_address.clone(),
+            mqtt_port: self.settings.mqtt_port,
         }
     }
 

@@ -134,6 +134,7 @@ fn serve(
         can_write: config.can_write(),
         demo_command: config.demo_command.clone(),
         coap_address: config.coap_address.clone(),
+        mqtt_port: config.bus.port,
     };
     let hub = Arc::new(Hub::new(settings, publish, metrics.clone(), now()));
     let app = App {

@@ -32,6 +32,8 @@ pub enum ServerMessage {
         demo_command: String,
         /// Where a CoAP node must send, as a person would configure it; empty when unknown.
         coap_address: String,
+        /// The bus's port for MQTT over mTLS, for showing lines for a terminal.
+        mqtt_port: u16,
     },
     /// All there is, in place of all the page knew.
     Snapshot {

@@ -105,6 +105,7 @@ function open(client) {
     can_write: !options["read-only"],
     demo_command: "nodebus simulate --coap 3 --ws 1",
     coap_address: "coap://[2001:db8::1]:5683",
+    mqtt_port: 8883,
   });
   client.on("message", (data) => {
     /** @type {ClientMessage} */

@@ -413,7 +413,11 @@ demo_command: string,
 /**
  * Where a CoAP node must send, as a person would configure it; empty when unknown.
  */
-coap_address: string, } | { "type": "snapshot",
+coap_address: string,
+/**
+ * The bus's port for MQTT over mTLS, for showing lines for a terminal.
+ */
+mqtt_port: number, } | { "type": "snapshot",
 /**
  * The change it is complete up to.
  */

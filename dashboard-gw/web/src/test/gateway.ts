@@ -61,6 +61,7 @@ export function hello(change: Partial<Extract<ServerMessage, { type: "hello" }>>
     can_write: true,
     demo_command: "nodebus simulate --coap 3",
     coap_address: "coap://[2001:db8::1]:5683",
+    mqtt_port: 8883,
     ...change,
   } satisfies ServerMessage;
 }
