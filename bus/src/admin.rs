@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::shutdown::Shutdown;
+use crate::tls::{Expiries, Expiry};
 
 /// A listener as the operator is told of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,10 +41,23 @@ struct Part {
     reason: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     report: Mutex<Report>,
     registry: Mutex<Registry>,
+    expiries: Expiries,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let (mut registry, expiries) = (Registry::default(), Expiries::default());
+        registry.register_collector(Box::new(expiries.clone()));
+        Self {
+            report: Mutex::default(),
+            registry: Mutex::new(registry),
+            expiries,
+        }
+    }
 }
 
 /// What the parts of a process tell about themselves. Clones share it.
@@ -133,6 +147,12 @@ impl Admin {
         )
     }
 
+    /// Tells how long a certificate of this process is valid, as
+    /// `nodebus_certificate_expiry_seconds{role,name}`; again after a renewal.
+    pub fn certificate(&self, expiry: Expiry) {
+        self.0.expiries.set(expiry);
+    }
+
     /// The metrics in Prometheus' text format (OpenMetrics 1.0).
     #[must_use]
     pub fn metrics(&self) -> String {
@@ -192,6 +212,23 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_latest_certificate_of_a_name_counts() {
+        let admin = Admin::default();
+        let expiry = |seconds: i64| Expiry {
+            role: "broker".to_owned(),
+            name: "bus".to_owned(),
+            not_after: crate::time::Timestamp::from_unix_millis(
+                crate::time::now().wall.unix_millis() + 1000 * seconds,
+            ),
+        };
+        admin.certificate(expiry(-10));
+        admin.certificate(expiry(86_400));
+        let text = admin.metrics();
+        let line = "nodebus_certificate_expiry_seconds{role=\"broker\",name=\"bus\"} 86";
+        assert!(text.contains(line), "{text}");
+    }
 
     #[test]
     fn a_process_is_ready_when_all_its_parts_are() {

@@ -3,14 +3,25 @@
 //! A folder holds `ca.pem` (trust anchors), `cert.pem` (end-entity certificate, then intermediates)
 //! and `key.pem`; `certgen` writes it.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::time::{Timestamp, now};
 
 /// Why an identity's files can't be used; names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +146,28 @@ impl Identity {
             .map_err(|source| self.unusable(source))
     }
 
+    /// When the end-entity certificate ends, and whose it is: the role and the name of its URI SAN,
+    /// empty without one. None when it can't be parsed.
+    #[must_use]
+    pub fn expiry(&self) -> Option<Expiry> {
+        let (_, certificate) = X509Certificate::from_der(self.chain.first()?).ok()?;
+        let not_after = certificate.validity().not_after.timestamp();
+        let names = certificate.subject_alternative_name().ok()?;
+        let uri = names
+            .iter()
+            .flat_map(|extension| &extension.value.general_names)
+            .find_map(|name| match name {
+                GeneralName::URI(uri) => uri.strip_prefix("urn:nodebus:")?.split_once(':'),
+                _ => None,
+            });
+        let (role, name) = uri.unwrap_or_default();
+        Some(Expiry {
+            role: role.to_owned(),
+            name: name.to_owned(),
+            not_after: Timestamp::from_unix_millis(not_after.saturating_mul(1000)),
+        })
+    }
+
     /// Wraps an error of rustls with the folder it is about.
     #[must_use]
     pub fn unusable(&self, source: rustls::Error) -> TlsError {
@@ -142,6 +175,52 @@ impl Identity {
             path: self.folder.clone(),
             source,
         }
+    }
+}
+
+/// When a certificate ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiry {
+    /// The role that it names.
+    pub role: String,
+    /// The name that it names.
+    pub name: String,
+    /// The last moment at which it is valid.
+    pub not_after: Timestamp,
+}
+
+/// The metric `nodebus_certificate_expiry_seconds{role,name}`: how long the certificates of this
+/// process are still valid, as of the moment of asking. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Expiries(Arc<Mutex<BTreeMap<(String, String), Timestamp>>>);
+
+impl Expiries {
+    /// Takes a certificate in, in place of the one before it of that role and name.
+    pub(crate) fn set(&self, expiry: Expiry) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert((expiry.role, expiry.name), expiry.not_after);
+    }
+}
+
+impl Collector for Expiries {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_empty() {
+            return Ok(());
+        }
+        let mut family = encoder.encode_descriptor(
+            "nodebus_certificate_expiry",
+            "Time until the certificate ends",
+            Some(&Unit::Seconds),
+            MetricType::Gauge,
+        )?;
+        let now = now().wall.unix_millis();
+        for ((role, name), not_after) in &*known {
+            let seconds = not_after.unix_millis().saturating_sub(now) / 1000;
+            let labels = [("role", role.as_str()), ("name", name.as_str())];
+            ConstGauge::new(seconds).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -27,6 +27,9 @@ pub enum AclError {
         /// What is wrong in it.
         source: Box<figment::Error>,
     },
+    /// It has no line, as a file that is just being written.
+    #[error("the access list {} is empty: write the roles into it, or remove bus.acl", .0.display())]
+    Empty(PathBuf),
     /// A line of it is no Topic Filter.
     #[error(
         "the access list has {filter:?} for {role}, which is no Topic Filter: see MQTT 5 section 4.7"
@@ -68,10 +71,14 @@ impl Acl {
                 Path::new("(built in)"),
             ),
         };
-        let roles = source.extract().map_err(|source| AclError::Unusable {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
+        let roles: BTreeMap<Role, Rules> =
+            source.extract().map_err(|source| AclError::Unusable {
+                path: path.to_owned(),
+                source: Box::new(source),
+            })?;
+        if roles.is_empty() {
+            return Err(AclError::Empty(path.to_owned()));
+        }
         let acl = Self {
             base: base.clone(),
             roles,
@@ -130,6 +137,7 @@ impl Access {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
     use std::io::Write;
 
     use proptest::prelude::*;
@@ -270,8 +278,12 @@ mod tests {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(text.as_bytes()).unwrap();
             let acl = Acl::load(Some(file.path()), &Base::default());
-            acl.unwrap_err().to_string()
+            // With its cause, as an operator sees it.
+            let error = acl.unwrap_err();
+            let cause = error.source().map(ToString::to_string);
+            format!("{error}: {}", cause.unwrap_or_default())
         };
+        assert!(error("").contains("empty"));
         assert!(error("[root]\npublish = []\n").contains("root"));
         assert!(error("[viewer]\nwrite = []\n").contains("write"));
         assert!(error("[viewer]\nsubscribe = [\"a/#/b\"]\n").contains("a/#/b"));

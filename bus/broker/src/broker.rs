@@ -8,9 +8,9 @@ use bus::time::Now;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::acl::Acl;
 use crate::events::{Events, Refusal};
 use crate::exchange::Exchange;
+use crate::gate::Gate;
 use crate::identity::Identity;
 use crate::limits::{Admission, Limits};
 use crate::metrics::Metrics;
@@ -21,7 +21,7 @@ use crate::wire::Will;
 /// The broker without its sockets.
 pub(crate) struct Broker {
     pub(crate) limits: Limits,
-    pub(crate) acl: Acl,
+    pub(crate) gate: Gate,
     pub(crate) exchange: Exchange,
     pub(crate) sessions: Sessions,
     pub(crate) admission: Admission,

@@ -5,6 +5,7 @@
 
 mod opening;
 mod packets;
+mod recheck;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -23,7 +24,7 @@ use tokio::sync::oneshot;
 
 use self::packets::Client;
 use crate::broker::Broker;
-use crate::identity::Identity;
+use crate::identity::Guest;
 use crate::wire::{self, Reason, WireError};
 
 /// Output that may wait for the socket before no more is read or made, bytes.
@@ -104,13 +105,13 @@ impl<S: AsyncRead + AsyncWrite> Socket<S> {
 pub(crate) async fn serve<S>(
     broker: Arc<Broker>,
     mut socket: Socket<S>,
-    identity: Identity,
+    guest: Guest,
     deadline: Instant,
 ) where
     S: AsyncRead + AsyncWrite,
 {
     let mut output = BytesMut::new();
-    let opening = opening::open(&broker, &mut socket, identity, deadline, &mut output);
+    let opening = opening::open(&broker, &mut socket, guest, deadline, &mut output);
     let (mut client, kicked, gone) = match contained(opening).await {
         Ok(opened) => opened,
         Err(end) => {
@@ -177,6 +178,7 @@ impl Client {
         // What came with the CONNECT.
         self.consume(&mut socket.input, output).await?;
         loop {
+            self.recheck().await?;
             self.transmit(output)?;
             is_flushed &= output.is_empty();
             let spare = socket.input.capacity() - socket.input.len();

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use bus::id::NodeId;
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -66,6 +67,16 @@ pub(crate) struct Identity {
     pub(crate) name: String,
     /// It showed a certificate; then its Client Identifier is bound to its name.
     pub(crate) certified: bool,
+}
+
+/// A client as its listener knows it.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) identity: Identity,
+    /// The certificate it showed and its intermediates; empty where none is asked for.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// The generation of the rules under which it was let in.
+    pub(crate) generation: u64,
 }
 
 /// Why a certificate names no client of the bus.

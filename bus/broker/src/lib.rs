@@ -16,11 +16,13 @@ mod connection;
 mod events;
 mod exchange;
 mod fanout;
+mod gate;
 mod identity;
 mod limits;
 mod listener;
 mod message;
 mod metrics;
+mod reload;
 mod retained;
 mod session;
 mod sessions;
@@ -44,11 +46,11 @@ pub use identity::Role;
 pub use limits::Limits;
 pub use tls::ServerTlsError;
 
-use crate::acl::Acl;
 use crate::broker::Broker;
 use crate::events::Events;
 use crate::exchange::Exchange;
 use crate::fanout::router::RouterFanout;
+use crate::gate::{Gate, Sources};
 use crate::limits::Admission;
 use crate::listener::Door;
 use crate::metrics::Metrics;
@@ -124,8 +126,16 @@ pub async fn start(
     shutdown: &Shutdown,
 ) -> Result<Started, StartError> {
     config.check()?;
-    let acl = Acl::load(config.acl.as_deref(), &config.base)?;
-    let tls = tls::server_config(&config.pki)?;
+    let sources = Sources {
+        pki: config.pki.clone(),
+        acl: config.acl.clone(),
+        base: config.base.clone(),
+    };
+    let seen = reload::stamp(&sources);
+    let (trust, acl) = (sources.trust()?, sources.acl()?);
+    if let Some(expiry) = trust.expiry.clone() {
+        admin.certificate(expiry);
+    }
     let (mtls, mqtts) = bind("bus.listen", config.listen)?;
     let plain = match (config.plain_listen, config.anonymous) {
         (Some(address), Some(role)) => Some((bind("bus.plain_listen", address)?, role)),
@@ -133,12 +143,14 @@ pub async fn start(
     };
 
     let readiness = admin.part("bus");
-    let broker = assemble(&config, acl, admin, shutdown).await?;
+    let broker = assemble(&config, Gate::new(trust, acl), admin, shutdown).await?;
     let watchdog = Watchdog::start(&broker).await;
     let watchdog = watchdog.map_err(|_| StartError::Core)?;
     warn_of_few_descriptors(config.limits.connections);
 
-    let door = Door::tls(tls, config.limits.handshakes);
+    let reload = reload::run(broker.clone(), admin.clone(), sources, seen);
+    shutdown.spawn(reload);
+    let door = Door::tls(config.limits.handshakes);
     shutdown.spawn(listener::accept(broker.clone(), mtls, door));
     admin.listening(Listener {
         name: "MQTT over mTLS",
@@ -170,7 +182,7 @@ pub async fn start(
 
 async fn assemble(
     config: &Config,
-    acl: Acl,
+    gate: Gate,
     admin: &Admin,
     shutdown: &Shutdown,
 ) -> Result<Arc<Broker>, StartError> {
@@ -184,7 +196,7 @@ async fn assemble(
         bytes: limits.queue_bytes,
     };
     Ok(Arc::new(Broker {
-        acl,
+        gate,
         exchange: Exchange::new(fanout, metrics.clone()),
         sessions: Sessions::new(bounds, limits.sessions, metrics.clone()),
         admission: Admission::new(&limits),

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus::time::now;
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -16,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use crate::broker::Broker;
 use crate::connection::{self, Socket};
 use crate::events::Refusal;
-use crate::identity::{Identity, Role};
+use crate::identity::{Guest, Identity, Role};
 use crate::limits::{Full, Permit};
 
 /// Connections that the system holds for us until they are accepted.
@@ -29,7 +28,6 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 pub(crate) enum Door {
     /// By their certificate.
     Tls {
-        acceptor: TlsAcceptor,
         /// Handshakes under way; a peer that says nothing holds none.
         handshakes: Arc<Semaphore>,
     },
@@ -39,9 +37,8 @@ pub(crate) enum Door {
 
 impl Door {
     /// mTLS with at most so many handshakes at a time.
-    pub(crate) fn tls(config: ServerConfig, handshakes: usize) -> Self {
+    pub(crate) fn tls(handshakes: usize) -> Self {
         Self::Tls {
-            acceptor: TlsAcceptor::from(Arc::new(config)),
             handshakes: Arc::new(Semaphore::new(handshakes.min(Semaphore::MAX_PERMITS))),
         }
     }
@@ -130,26 +127,22 @@ async fn serve(
     }
     match door {
         Door::Plain(role) => {
-            let identity = Identity::anonymous(role);
-            connection::serve(
-                broker.clone(),
-                Socket::new(stream, peer),
-                identity,
-                deadline,
-            )
-            .await;
+            let guest = Guest {
+                identity: Identity::anonymous(role),
+                chain: Vec::new(),
+                generation: broker.gate.generation(),
+            };
+            let socket = Socket::new(stream, peer);
+            connection::serve(broker.clone(), socket, guest, deadline).await;
         }
-        Door::Tls {
-            acceptor,
-            handshakes,
-        } => {
+        Door::Tls { handshakes } => {
             let shaken = tokio::select! {
-                shaken = shake(&broker, stream, peer, &acceptor, &handshakes, deadline) => shaken,
+                shaken = shake(&broker, stream, peer, &handshakes, deadline) => shaken,
                 () = broker.shutdown.stopping() => None,
             };
-            if let Some((stream, identity)) = shaken {
+            if let Some((stream, guest)) = shaken {
                 let socket = Socket::new(stream, peer);
-                connection::serve(broker.clone(), socket, identity, deadline).await;
+                connection::serve(broker.clone(), socket, guest, deadline).await;
             }
         }
     }
@@ -162,13 +155,16 @@ async fn shake(
     broker: &Broker,
     stream: TcpStream,
     peer: SocketAddr,
-    acceptor: &TlsAcceptor,
     handshakes: &Semaphore,
     deadline: Instant,
-) -> Option<(Box<TlsStream<TcpStream>>, Identity)> {
+) -> Option<(Box<TlsStream<TcpStream>>, Guest)> {
+    let mut generation = 0;
     let handshake = async {
         stream.readable().await?;
         let _permit = handshakes.acquire().await.map_err(io::Error::other)?;
+        let rules = broker.gate.rules();
+        generation = rules.generation;
+        let acceptor = TlsAcceptor::from(rules.trust.config.clone());
         acceptor.accept(stream).await
     };
     let stream = match tokio::time::timeout_at(deadline.into(), handshake).await {
@@ -188,12 +184,17 @@ async fn shake(
         }
     };
     let certificates = stream.get_ref().1.peer_certificates();
-    let certificate = certificates.and_then(|chain| chain.first());
-    let identity = Identity::from_certificate(certificate.map_or(&[], |der| der.as_ref()));
+    let chain = certificates.unwrap_or_default().to_vec();
+    let identity = Identity::from_certificate(chain.first().map_or(&[], |der| der.as_ref()));
     match identity {
         Ok(identity) => {
             broker.metrics.handshake("ok");
-            Some((stream, identity))
+            let guest = Guest {
+                identity,
+                chain,
+                generation,
+            };
+            Some((stream, guest))
         }
         Err(error) => {
             broker.metrics.handshake("no_role");

@@ -31,6 +31,8 @@ pub(crate) struct Metrics {
     dropped: ByLabel,
     /// Packets that were no MQTT or not allowed, by reason.
     malformed: ByLabel,
+    /// Files read again, by what they say and whether it was taken.
+    reloads: Family<[(&'static str, &'static str); 2], Counter>,
     /// Retained messages.
     pub(crate) retained: Gauge,
     /// Their size.
@@ -80,6 +82,11 @@ impl Metrics {
             "malformed_packets",
             "Packets that ended their connection",
             self.malformed.clone(),
+        );
+        r.register(
+            "reloads",
+            "Files read again, by what they say and whether it was taken",
+            self.reloads.clone(),
         );
         r.register(
             "retained_messages",
@@ -132,6 +139,12 @@ impl Metrics {
                 .get_or_create(&[("reason", reason)])
                 .inc_by(count);
         }
+    }
+
+    /// Counts files that were read again.
+    pub(crate) fn reloaded(&self, what: &'static str, result: &'static str) {
+        let labels = [("what", what), ("result", result)];
+        self.reloads.get_or_create(&labels).inc();
     }
 
     /// Counts a packet that ended its connection.

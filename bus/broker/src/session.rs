@@ -149,6 +149,27 @@ impl Session {
         self.subscriptions.len() < before
     }
 
+    /// Removes the subscriptions that are not allowed any more, and what waits for them alone;
+    /// gives their filters.
+    pub(crate) fn withdraw(&mut self, is_allowed: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut withdrawn = Vec::new();
+        self.subscriptions.retain(|known| {
+            let is_kept = is_allowed(&known.request.filter);
+            if !is_kept {
+                withdrawn.push(known.request.filter.clone());
+            }
+            is_kept
+        });
+        if !withdrawn.is_empty() {
+            let left = &self.subscriptions;
+            self.outgoing.retain(|message| {
+                let mut left = left.iter();
+                left.any(|known| topic::matches(&known.request.filter, message.topic()))
+            });
+        }
+        withdrawn
+    }
+
     /// Takes a message from the fan-out, once, whatever the number of its filters that match
     /// (MQTT 5 section 3.3.4).
     pub(crate) fn handle_message(&mut self, message: &Message) -> Pushed {

@@ -327,6 +327,13 @@ impl Sessions {
         due
     }
 
+    /// Makes every connection look at what it should do.
+    pub(crate) fn wake_all(&self) {
+        for entry in self.registry().entries.values() {
+            entry.handle.wake.notify_one();
+        }
+    }
+
     /// Ends all of them.
     pub(crate) fn clear(&self) {
         self.registry().entries.clear();

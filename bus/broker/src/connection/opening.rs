@@ -14,7 +14,7 @@ use super::{End, Socket};
 use crate::acl::Access;
 use crate::broker::Broker;
 use crate::events::Refusal;
-use crate::identity::Identity;
+use crate::identity::{Guest, Identity};
 use crate::session::{Session, Terms};
 use crate::topic;
 use crate::wire::{self, Connack, Connect, Packet, Reason, Version};
@@ -47,7 +47,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite>(
 pub(super) async fn open<S: AsyncRead + AsyncWrite>(
     broker: &Arc<Broker>,
     socket: &mut Socket<S>,
-    identity: Identity,
+    guest: Guest,
     deadline: Instant,
     output: &mut BytesMut,
 ) -> Result<Opened, End> {
@@ -63,11 +63,11 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite>(
             refuse(output, Version::V4, *reason);
         }
     })?;
-    let access = broker.acl.access(&identity);
-    check(broker, &connect, &identity, &access)
+    let access = broker.gate.rules().acl.access(&guest.identity);
+    check(broker, &connect, &guest.identity, &access)
         .inspect_err(|&reason| refuse(output, connect.version, reason))
         .map_err(End::Ended)?;
-    accept(broker, *connect, identity, access, output).await
+    accept(broker, *connect, guest, access, output).await
 }
 
 fn refuse(output: &mut BytesMut, version: Version, reason: Reason) {
@@ -121,10 +121,15 @@ fn check(
 async fn accept(
     broker: &Arc<Broker>,
     mut connect: Connect,
-    identity: Identity,
+    guest: Guest,
     access: Access,
     output: &mut BytesMut,
 ) -> Result<Opened, End> {
+    let Guest {
+        identity,
+        chain,
+        generation,
+    } = guest;
     let is_assigned = connect.client_id.is_empty();
     if is_assigned {
         connect.client_id = broker.assign_client_id(&identity);
@@ -166,6 +171,10 @@ async fn accept(
     let client = Client {
         broker: broker.clone(),
         who: identity.to_string(),
+        identity,
+        chain,
+        // What it subscribed to before was asked for under older rules.
+        generation: if opened.is_present { 0 } else { generation },
         access,
         client_id: connect.client_id,
         session_key,

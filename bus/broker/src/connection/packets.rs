@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use bus::time::now;
 use bytes::BytesMut;
+use rustls_pki_types::CertificateDer;
 
 use super::End;
 use crate::acl::Access;
 use crate::broker::Broker;
 use crate::events::Refusal;
 use crate::exchange::ExchangeError;
+use crate::identity::Identity;
 use crate::message::{Draft, Parts};
 use crate::session::Session;
 use crate::sessions::Handle;
@@ -34,6 +36,11 @@ pub(super) struct Client {
     pub(super) broker: Arc<Broker>,
     /// `role:name`.
     pub(super) who: String,
+    pub(super) identity: Identity,
+    /// The certificate it showed, and its intermediates.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    /// The rules under which it was last looked at.
+    pub(super) generation: u64,
     pub(super) access: Access,
     pub(super) client_id: String,
     /// What the registry of sessions knows it by.
@@ -52,12 +59,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    fn with<T>(&self, work: impl FnOnce(&mut Session) -> T) -> Result<T, End> {
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Session) -> T) -> Result<T, End> {
         let done = self.handle.with(self.epoch, work);
         done.ok_or(End::Ended(Reason::SessionTakenOver))
     }
 
-    fn refused(&self, kind: &'static str, what: &str) {
+    pub(super) fn refused(&self, kind: &'static str, what: &str) {
         let refusal = Refusal {
             kind,
             who: &self.who,

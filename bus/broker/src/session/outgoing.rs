@@ -152,6 +152,24 @@ impl Outgoing {
         });
     }
 
+    /// Forgets what is of no use any more, sent or not.
+    pub(super) fn retain(&mut self, is_kept: impl Fn(&Message) -> bool) {
+        for queued in std::mem::take(&mut self.queue) {
+            if is_kept(&queued.delivery.message) {
+                self.queue.push_back(queued);
+            } else {
+                self.uncount(&queued);
+            }
+        }
+        let ended = self.inflight.iter().filter(|(_, inflight)| {
+            matches!(&inflight.flow, Flow::Published(delivery) if !is_kept(&delivery.message))
+        });
+        let ended: Vec<u16> = ended.map(|(&pid, _)| pid).collect();
+        for pid in ended {
+            self.abandon(pid);
+        }
+    }
+
     /// Makes everything unacknowledged due again.
     pub(super) fn resume(&mut self) {
         let mut pids: Vec<(u64, u16)> = self

@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use bus_broker::Role;
-use rcgen::{
-    CertificateRevocationListParams, ExtendedKeyUsagePurpose, KeyIdMethod, RevokedCertParams,
-};
+use rcgen::ExtendedKeyUsagePurpose;
 
-use crate::support::{Options, authority, broker, certificate, start};
+use crate::support::{Options, authority, broker, certificate, revocations, start};
 
 const STATE: &str = "b/nodes/n/res/led";
 const SET: &str = "b/nodes/n/res/led/set";
@@ -197,21 +195,7 @@ async fn certificates_that_say_nothing_or_the_wrong_thing_are_refused() {
 #[tokio::test]
 async fn a_revoked_certificate_is_refused() {
     let authority = authority();
-    let revoked = RevokedCertParams {
-        serial_number: 7_u64.into(),
-        revocation_time: rcgen::date_time_ymd(2024, 1, 1),
-        reason_code: None,
-        invalidity_date: None,
-    };
-    let list = CertificateRevocationListParams {
-        this_update: rcgen::date_time_ymd(2024, 1, 1),
-        next_update: rcgen::date_time_ymd(4000, 1, 1),
-        crl_number: 1_u64.into(),
-        issuing_distribution_point: None,
-        revoked_certs: vec![revoked],
-        key_identifier_method: KeyIdMethod::Sha256,
-    };
-    let list = list.signed_by(&authority).unwrap().pem().unwrap();
+    let list = revocations(&authority, &[7]);
     let broker = start(Role::Viewer, authority, Some(list), |_| {}).await;
     let identity = |serial: u64| {
         let usage = ExtendedKeyUsagePurpose::ClientAuth;

@@ -9,6 +9,7 @@ mod access;
 mod clients;
 mod flows;
 mod hostile;
+mod reload;
 mod retained;
 mod sessions;
 mod support;

@@ -10,8 +10,8 @@ use bus::shutdown::Shutdown;
 use bus::topic::Base;
 use bus_broker::{Config, Limits, Role, Started};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tempfile::TempDir;
@@ -55,12 +55,31 @@ pub(crate) fn certificate(
     (certificate.der().clone(), key)
 }
 
+/// The revocation list of an authority, with these serial numbers, in PEM.
+pub(crate) fn revocations(authority: &Authority, serials: &[u64]) -> String {
+    let revoked = serials.iter().map(|&serial| RevokedCertParams {
+        serial_number: serial.into(),
+        revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    });
+    let list = CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2024, 1, 1),
+        next_update: rcgen::date_time_ymd(4000, 1, 1),
+        crl_number: 1_u64.into(),
+        issuing_distribution_point: None,
+        revoked_certs: revoked.collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    list.signed_by(authority).unwrap().pem().unwrap()
+}
+
 pub(crate) struct TestBroker {
     pub(crate) started: Started,
     pub(crate) admin: Admin,
     pub(crate) shutdown: Shutdown,
     pub(crate) authority: Authority,
-    _pki: TempDir,
+    pub(crate) pki: TempDir,
 }
 
 /// A broker whose plain listener gives everybody this role.
@@ -69,7 +88,7 @@ pub(crate) async fn broker(role: Role) -> TestBroker {
 }
 
 pub(crate) async fn broker_with(role: Role, edit: impl FnOnce(&mut Limits)) -> TestBroker {
-    start(role, authority(), None, edit).await
+    start(role, authority(), None, |config| edit(&mut config.limits)).await
 }
 
 /// A broker of this authority, with this revocation list.
@@ -77,7 +96,7 @@ pub(crate) async fn start(
     role: Role,
     authority: Authority,
     revoked: Option<String>,
-    edit: impl FnOnce(&mut Limits),
+    edit: impl FnOnce(&mut Config),
 ) -> TestBroker {
     let usage = ExtendedKeyUsagePurpose::ServerAuth;
     let (server, key) = certificate(&authority, None, usage, |_| {});
@@ -90,17 +109,16 @@ pub(crate) async fn start(
         write("crl.pem", revoked);
     }
     let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let mut limits = Limits::default();
-    edit(&mut limits);
-    let config = Config {
+    let mut config = Config {
         listen: loopback,
         plain_listen: Some(loopback),
         anonymous: Some(role),
         pki: pki.path().to_owned(),
         base: Base::new("b").unwrap(),
         acl: None,
-        limits,
+        limits: Limits::default(),
     };
+    edit(&mut config);
     let (admin, shutdown) = (Admin::default(), Shutdown::new());
     let started = bus_broker::start(config, &admin, &shutdown).await.unwrap();
     TestBroker {
@@ -108,11 +126,11 @@ pub(crate) async fn start(
         admin,
         shutdown,
         authority,
-        _pki: pki,
+        pki,
     }
 }
 
-fn pem(der: &CertificateDer<'_>) -> String {
+pub(crate) fn pem(der: &CertificateDer<'_>) -> String {
     use std::fmt::Write;
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -1,0 +1,72 @@
+//! Looking again at a client that was let in, after the rules changed.
+
+use std::sync::Arc;
+
+use bus::time::now;
+use rustls_pki_types::UnixTime;
+
+use super::End;
+use super::packets::Client;
+use crate::gate::Rules;
+use crate::wire::Reason;
+
+impl Client {
+    /// Does nothing unless the rules changed since the last look.
+    ///
+    /// A client that would not be let in any more is closed. One that loses a subscription is
+    /// closed too, since MQTT has no other way to tell it; its session goes on without that.
+    pub(super) async fn recheck(&mut self) -> Result<(), End> {
+        if self.generation == self.broker.gate.generation() {
+            return Ok(());
+        }
+        let rules = self.broker.gate.rules();
+        self.generation = rules.generation;
+        if !self.is_trusted(&rules) {
+            self.refused("certificate", "certificate_withdrawn");
+            return Err(End::Ended(Reason::NotAuthorized));
+        }
+        self.access = rules.acl.access(&self.identity);
+        if let Some(will) = &self.will
+            && !self.access.may_publish(&will.topic)
+        {
+            self.refused("will", &will.topic);
+            self.will = None;
+        }
+        let access = self.access.clone();
+        let withdrawn = self.with(|session| {
+            let withdrawn = session.withdraw(|filter| access.may_subscribe(filter));
+            (withdrawn, session.subscription_count() == 0)
+        })?;
+        let (withdrawn, is_last) = withdrawn;
+        for filter in &withdrawn {
+            self.refused("subscribe", filter);
+            let done = self.handle.unsubscribe(filter, is_last).await;
+            done.map_err(|_| End::Ended(Reason::ServerUnavailable))?;
+        }
+        if withdrawn.is_empty() {
+            Ok(())
+        } else {
+            Err(End::Ended(Reason::NotAuthorized))
+        }
+    }
+
+    /// Whether the certificate that the client showed would be taken now.
+    fn is_trusted(&self, rules: &Rules) -> bool {
+        let Some((end_entity, intermediates)) = self.chain.split_first() else {
+            // It came through a listener that asks for none.
+            return true;
+        };
+        let millis = now().wall.unix_millis();
+        let since = std::time::Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+        let verifier = Arc::clone(&rules.trust.verifier);
+        let verified = verifier.verify_client_cert(
+            end_entity,
+            intermediates,
+            UnixTime::since_unix_epoch(since),
+        );
+        if let Err(error) = &verified {
+            tracing::info!(identity = %self.identity, %error, "a client's certificate is not taken any more: its connection ends");
+        }
+        verified.is_ok()
+    }
+}
