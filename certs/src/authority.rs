@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use rand::RngCore as _;
-use rcgen::{CertificateParams, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{
+    CertificateParams, CertificateRevocationListParams, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData,
+};
 
 use crate::certificate::Certificate;
 use crate::error::Error;
@@ -38,7 +41,10 @@ impl Authority {
             });
         }
         let key = load_key(folder)?;
-        if key.as_ref().is_some_and(|key| !certificate.certifies(key)) {
+        if key
+            .as_ref()
+            .is_some_and(|key| !certificate.certifies(key.public_key_raw()))
+        {
             return Err(Error::Unusable {
                 path: folder.join("ca.key"),
                 what: "key that fits ca.pem",
@@ -58,7 +64,7 @@ impl Authority {
             Some(key) => key,
             None => {
                 let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-                files::replace(&folder.join("ca.key"), SECRET, &key.serialize_pem())?;
+                files::replace(&folder.join("ca.key"), SECRET, key.serialize_pem())?;
                 key
             }
         };
@@ -85,13 +91,25 @@ impl Authority {
     pub(crate) fn sign(
         &self,
         params: &CertificateParams,
-        holder: &KeyPair,
+        holder: &impl PublicKeyData,
     ) -> Result<Option<String>, Error> {
         let Some(key) = &self.key else {
             return Ok(None);
         };
         let issuer = Issuer::from_ca_cert_der(&self.certificate.der, key)?;
         Ok(Some(params.signed_by(holder, &issuer)?.pem()))
+    }
+
+    /// Signs a list of revoked certificates; `None` without the authority's key.
+    pub(crate) fn sign_revocations(
+        &self,
+        params: &CertificateRevocationListParams,
+    ) -> Result<Option<String>, Error> {
+        let Some(key) = &self.key else {
+            return Ok(None);
+        };
+        let issuer = Issuer::from_ca_cert_der(&self.certificate.der, key)?;
+        Ok(Some(params.signed_by(&issuer)?.pem()?))
     }
 }
 

@@ -61,13 +61,12 @@ pub fn quickstart_in(
             _ => Vec::new(),
         };
         let request = Request {
-            identity: Identity {
+            sans,
+            existing: Existing::Maintain,
+            ..Request::new(Identity {
                 role,
                 name: name.parse()?,
-            },
-            sans,
-            days: None,
-            existing: Existing::Maintain,
+            })
         };
         issued.push(pki.issue(&request, surroundings)?);
     }

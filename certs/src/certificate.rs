@@ -106,10 +106,9 @@ impl Certificate {
     }
 
     /// Whether `key` (a public key as rcgen gives it, the bare point) is the one it certifies.
-    pub(crate) fn certifies(&self, key: &rcgen::KeyPair) -> bool {
-        X509Certificate::from_der(&self.der).is_ok_and(|(_, parsed)| {
-            parsed.public_key().subject_public_key.data.as_ref() == key.public_key_raw()
-        })
+    pub(crate) fn certifies(&self, key: &[u8]) -> bool {
+        X509Certificate::from_der(&self.der)
+            .is_ok_and(|(_, parsed)| parsed.public_key().subject_public_key.data.as_ref() == key)
     }
 
     /// Whether it can't be used at `now`, because it ended.

@@ -1,8 +1,9 @@
 //! The command line of certgen.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use certs::{Name, Role, San};
+use certs::{CRL_DAYS, Identity, KeyType, Name, RevocationReason, Role, San, Within};
 use clap::{Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
@@ -12,11 +13,35 @@ Examples:
   certgen issue node kitchen --days 3650
   certgen issue broker bus --san 192.168.1.20,bus.example.org --force
   certgen show alice                     what is in it and until when it is valid
-  certgen show ./some/cert.pem";
+  certgen show ./some/cert.pem
+  certgen list --expiring 30d            what ends within a month
+  certgen renew --all                    what has two thirds of its life behind it
+  certgen revoke alice --reason key-compromise
+  certgen export kitchen --to ./kitchen   plain copies, to carry them there";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 it is there now, 1 it could not be done, 2 the command line is wrong,
-3 it exists already but differs (replace it with --force).";
+3 it exists already but differs (replace it with --force).
+needs-renewal: 0 yes, 1 no, 2 there is no such certificate, 4 it could not be told.";
+
+/// An identity as people write it: its name alone, or role/name when several have the name.
+#[derive(Debug, Clone)]
+pub(crate) enum Who {
+    Name(Name),
+    Identity(Identity),
+}
+
+impl FromStr for Who {
+    type Err = certs::Error;
+
+    fn from_str(text: &str) -> Result<Self, certs::Error> {
+        let uri = format!("urn:nodebus:{}", text.replacen('/', ":", 1));
+        match Identity::from_uri(&uri) {
+            Some(identity) => Ok(Self::Identity(identity)),
+            None => text.parse().map(Self::Name),
+        }
+    }
+}
 
 /// Makes and shows the certificates of nodebus.
 #[derive(Debug, Parser)]
@@ -66,6 +91,12 @@ pub(crate) enum Command {
         /// clients, 1825 for nodes]
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=36_500))]
         days: Option<u32>,
+        /// The kind of key to make
+        #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+        key_type: KeyType,
+        /// Certifies the key of this certification request (PEM); the key stays where it is
+        #[arg(long, value_name = "FILE", conflicts_with = "key_type")]
+        csr: Option<PathBuf>,
         /// Replaces a certificate that exists
         #[arg(long)]
         force: bool,
@@ -84,6 +115,68 @@ pub(crate) enum Command {
         /// The name of an identity, role/name, ca, or a PEM file
         #[arg(value_name = "NAME|FILE")]
         what: String,
+    },
+    /// Lists the identities and until when their certificates are valid
+    List {
+        /// Only those that end within this time, as 30d or 12h, or have this share of their life
+        /// behind them, as 66%
+        #[arg(long, value_name = "TIME")]
+        expiring: Option<Within>,
+    },
+    /// Checks whether a certificate would be accepted, and says why not
+    Verify {
+        /// A PEM file; key.pem beside a cert.pem is checked too
+        file: PathBuf,
+    },
+    /// Makes certificates anew before they end, with the same addresses and key
+    Renew {
+        /// The name of an identity, or role/name: renews it now, or when --within says so
+        #[arg(value_name = "NAME", required_unless_present = "all")]
+        who: Option<Who>,
+        /// All whose time has come, and the list of revoked certificates
+        #[arg(long, conflicts_with = "who")]
+        all: bool,
+        /// Only what ends within this time, as 30d or 12h, or has this share of its life behind
+        /// it [default with --all: 66%]
+        #[arg(long, value_name = "TIME")]
+        within: Option<Within>,
+        /// Makes new keys too
+        #[arg(long)]
+        rekey: bool,
+    },
+    /// Tells by its exit code whether a certificate should be renewed
+    NeedsRenewal {
+        /// The name of an identity, or role/name
+        #[arg(value_name = "NAME")]
+        who: Who,
+        /// When it ends within this time, as 30d or 12h, or has this share of its life behind it
+        /// [default: 66%]
+        #[arg(long, value_name = "TIME")]
+        within: Option<Within>,
+    },
+    /// Makes certificates void before they end, and the list that says so
+    Revoke {
+        /// The name of an identity, or role/name, for all its certificates; or a serial number
+        #[arg(value_name = "NAME|SERIAL")]
+        what: String,
+        /// Why
+        #[arg(long, value_enum, default_value_t)]
+        reason: RevocationReason,
+    },
+    /// Makes the list of revoked certificates anew
+    Crl {
+        /// Days of validity
+        #[arg(long, default_value_t = CRL_DAYS, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+    },
+    /// Copies the files of an identity into a folder, to carry them to where it runs
+    Export {
+        /// The name of an identity, or role/name
+        #[arg(value_name = "NAME")]
+        who: Who,
+        /// The folder, which need not exist
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
     },
 }
 

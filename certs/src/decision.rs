@@ -6,6 +6,7 @@ use crate::authority::Authority;
 use crate::certificate::Certificate;
 use crate::error::Error;
 use crate::folder::Found;
+use crate::index::Index;
 use crate::name::San;
 use crate::pki::{Existing, Outcome, Reason, Request};
 
@@ -26,13 +27,18 @@ pub(crate) fn decide(
     mut wanted: Vec<San>,
     found: Found,
     authority: &Authority,
+    index: &Index,
     now: OffsetDateTime,
 ) -> Result<Decision, Error> {
     let (reason, existing) = match found {
         Found::Nothing => return Ok(Decision::Issue(Outcome::Created, wanted)),
         Found::Damaged => (Some(Reason::Damaged), None),
         Found::Whole(existing) => (
-            reason_to_replace(&existing, &wanted, authority, now),
+            if index.is_revoked(&existing.serial) {
+                Some(Reason::Revoked)
+            } else {
+                reason_to_replace(&existing, &wanted, authority, now)
+            },
             Some(*existing),
         ),
     };
@@ -74,8 +80,8 @@ pub(crate) fn add_missing(sans: &mut Vec<San>, more: Vec<San>) {
 /// Whether a certificate with this shortcoming still proves who its holder is.
 fn is_usable(reason: Option<Reason>) -> bool {
     match reason {
-        None | Some(Reason::Due | Reason::Address | Reason::Forced) => true,
-        Some(Reason::Damaged | Reason::OtherAuthority | Reason::Expired) => false,
+        None | Some(Reason::Due | Reason::Address | Reason::Forced | Reason::Renewed) => true,
+        Some(Reason::Damaged | Reason::OtherAuthority | Reason::Expired | Reason::Revoked) => false,
     }
 }
 
@@ -106,6 +112,7 @@ fn refuse_unusable(request: &Request, reason: Option<Reason>) -> Error {
     let difference = match reason {
         Some(Reason::OtherAuthority) => "another authority than the one here signed it",
         Some(Reason::Expired) => "it has expired",
+        Some(Reason::Revoked) => "it was revoked",
         _ => "its files are incomplete or don't fit each other",
     };
     Error::Differs {

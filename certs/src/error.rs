@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::name::{Identity, Name};
+
 /// Why certgen can't do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -13,7 +15,7 @@ pub enum Error {
     #[error("{0:?} is neither a DNS name nor an IP address: leave out scheme, port and path")]
     InvalidSan(String),
     /// Nothing was found under this name.
-    #[error("there is no certificate called {what:?} in {}: see what there is with `ls {}`, or name a file", dir.display(), dir.display())]
+    #[error("there is no certificate called {what:?} in {}: see what there is with `certgen list`, or name a file or another --dir", dir.display())]
     NotFound {
         /// What was asked for.
         what: String,
@@ -37,6 +39,39 @@ pub enum Error {
     AuthorityExpired {
         /// The folder of the PKI.
         dir: PathBuf,
+    },
+    /// Several identities of different roles have the name.
+    #[error("{name} is the name of {found}: name the role too, as {example}")]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// Those who have it.
+        found: String,
+        /// One of them.
+        example: String,
+    },
+    /// A time is none.
+    #[error("{0:?} is no time: use days, hours or a share of the life, as 30d, 12h or 66%")]
+    InvalidWithin(String),
+    /// A certification request is none.
+    #[error("{} holds no usable certification request: make one with `openssl req -new`, its key P-256, Ed25519 or RSA", path.display())]
+    Request {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key can't be replaced, since it is not here.
+    #[error("the key is not here but with whoever made {}: let them make another, and issue with --csr and --force", path.display())]
+    KeyElsewhere {
+        /// The request.
+        path: PathBuf,
+    },
+    /// A revoked certificate can't be renewed.
+    #[error("{what} was revoked, and stays so: make a new one with `{command}`")]
+    Revoked {
+        /// The identity, `<role>/<name>`.
+        what: String,
+        /// What makes a new one.
+        command: String,
     },
     /// What exists differs from what was asked for.
     #[error(
@@ -75,6 +110,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Several have one name.
+    pub(crate) fn ambiguous(name: &Name, found: &[&Identity]) -> Self {
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        Self::Ambiguous {
+            name: name.to_string(),
+            example: found.first().cloned().unwrap_or_default(),
+            found: found.join(" and "),
+        }
+    }
+
     /// Wraps what the system said about `path`, with the remedy that fits.
     pub(crate) fn file(action: &'static str, path: &Path, source: io::Error) -> Self {
         let remedy = match source.kind() {

@@ -58,7 +58,7 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), Error> {
 }
 
 /// Creates a file that must not exist, with exactly this mode, and writes it to the disk.
-pub(crate) fn create(path: &Path, mode: u32, content: &str) -> Result<(), Error> {
+pub(crate) fn create(path: &Path, mode: u32, content: impl AsRef<[u8]>) -> Result<(), Error> {
     let write = || {
         let mut file = OpenOptions::new()
             .write(true)
@@ -67,7 +67,7 @@ pub(crate) fn create(path: &Path, mode: u32, content: &str) -> Result<(), Error>
             .open(path)?;
         // The umask may have taken bits away.
         file.set_permissions(Permissions::from_mode(mode))?;
-        file.write_all(content.as_bytes())?;
+        file.write_all(content.as_ref())?;
         file.sync_all()
     };
     write().map_err(|source| Error::file("written", path, source))
@@ -79,7 +79,8 @@ fn draft(path: &Path) -> PathBuf {
     path.with_file_name(format!("..{name}.new"))
 }
 
-fn remove_leftover(path: &Path) -> Result<(), Error> {
+/// Removes a file or link; one that is not there is fine.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     match std::fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(Error::file("removed", path, source))
@@ -97,9 +98,9 @@ fn put_in_place(draft: &Path, path: &Path) -> Result<(), Error> {
 }
 
 /// Replaces a file: readers see the old content or the new one, never a part.
-pub(crate) fn replace(path: &Path, mode: u32, content: &str) -> Result<(), Error> {
+pub(crate) fn replace(path: &Path, mode: u32, content: impl AsRef<[u8]>) -> Result<(), Error> {
     let draft = draft(path);
-    remove_leftover(&draft)?;
+    remove(&draft)?;
     create(&draft, mode, content)?;
     put_in_place(&draft, path)
 }
@@ -107,7 +108,7 @@ pub(crate) fn replace(path: &Path, mode: u32, content: &str) -> Result<(), Error
 /// Points the symbolic link `path` at `target` in one step, whatever `path` was before.
 pub(crate) fn replace_link(path: &Path, target: &str) -> Result<(), Error> {
     let draft = draft(path);
-    remove_leftover(&draft)?;
+    remove(&draft)?;
     symlink(target, &draft).map_err(|source| Error::file("written", &draft, source))?;
     put_in_place(&draft, path)
 }

@@ -1,27 +1,44 @@
 //! The folder of one identity: `ca.pem`, `cert.pem` and `key.pem`, changed all at once.
 //!
-//! The three are links to `..live/`, itself a link to the folder `..<serial>/` that holds the files.
+//! Who keeps the key elsewhere has `csr.pem` instead of it. They are links to `..live/`, itself a link to the folder `..<serial>/` that holds the files.
 //! Exchanging that one link exchanges them together, as Kubernetes does with mounted secrets, and
 //! works when the identity's folder is a volume of its own. A reader that resolves `..live` first
 //! always gets files that fit each other: the generation before the live one is kept for it.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::certificate::Certificate;
 use crate::error::Error;
 use crate::files::{self, PUBLIC, SECRET};
+use crate::key::Key;
 
 const LIVE: &str = "..live";
 
+/// Every file that an identity's folder may hold.
+pub(crate) const FILES: [&str; 5] = ["ca.pem", "cert.pem", "key.pem", "csr.pem", "crl.pem"];
+
 /// What is written for an identity.
 pub(crate) struct Content<'a> {
-    /// The trust anchors.
-    pub(crate) ca: &'a str,
-    /// The end-entity certificate, then intermediates.
-    pub(crate) cert: &'a str,
-    /// The private key.
-    pub(crate) key: &'a str,
+    files: Vec<(&'static str, u32, Cow<'a, str>)>,
+}
+
+impl<'a> Content<'a> {
+    /// The trust anchors, the end-entity certificate, and its key or the request it came with.
+    pub(crate) fn new(ca: &'a str, cert: &'a str, key: &'a Key) -> Self {
+        let key = match key {
+            Key::Pair(pair) => ("key.pem", SECRET, pair.serialize_pem().into()),
+            Key::Request(request) => ("csr.pem", PUBLIC, request.pem.as_str().into()),
+        };
+        Self {
+            files: vec![
+                ("ca.pem", PUBLIC, ca.into()),
+                ("cert.pem", PUBLIC, cert.into()),
+                key,
+            ],
+        }
+    }
 }
 
 /// What stands in an identity's folder.
@@ -31,7 +48,7 @@ pub(crate) enum Found {
     Nothing,
     /// Files that can't be used together.
     Damaged,
-    /// A certificate with its key.
+    /// A certificate with its key, or with the request of whoever has the key.
     Whole(Box<Certificate>),
 }
 
@@ -43,16 +60,18 @@ pub(crate) fn read(folder: &Path) -> Result<Found, Error> {
     let path = folder.join("cert.pem");
     let cert = files::read(&path)?;
     let key = files::read(&folder.join("key.pem"))?;
+    let request = files::read(&folder.join("csr.pem"))?;
     let ca = files::read(&folder.join("ca.pem"))?;
-    let (cert, key, ca) = match (cert, key, ca) {
-        (None, None, None) => return Ok(Found::Nothing),
-        (Some(cert), Some(key), Some(ca)) => (cert, key, ca),
+    let has_key = key.is_some() || request.is_some();
+    let (cert, ca) = match (cert, ca) {
+        (None, None) if !has_key => return Ok(Found::Nothing),
+        (Some(cert), Some(ca)) if has_key => (cert, ca),
         _ => return Ok(Found::Damaged),
     };
     let anchored = Certificate::all_from_pem(&ca, &path).is_ok();
     let certificate = Certificate::first_from_pem(&cert, &path);
-    match (certificate, rcgen::KeyPair::from_pem(&key)) {
-        (Ok(certificate), Ok(key)) if anchored && certificate.certifies(&key) => {
+    match (certificate, Key::of_folder(folder)) {
+        (Ok(certificate), Ok(key)) if anchored && certificate.certifies(key.public()) => {
             Ok(Found::Whole(Box::new(certificate)))
         }
         _ => Ok(Found::Damaged),
@@ -65,18 +84,22 @@ pub(crate) fn write(folder: &Path, serial: &str, content: &Content<'_>) -> Resul
     let generation = format!("..{serial}");
     let inner = folder.join(&generation);
     files::make_folder(&inner)?;
-    files::create(&inner.join("ca.pem"), PUBLIC, content.ca)?;
-    files::create(&inner.join("cert.pem"), PUBLIC, content.cert)?;
-    files::create(&inner.join("key.pem"), SECRET, content.key)?;
+    for (name, mode, text) in &content.files {
+        files::create(&inner.join(name), *mode, text.as_bytes())?;
+    }
     files::sync_folder(&inner)?;
 
     let before = std::fs::read_link(folder.join(LIVE)).ok();
     files::replace_link(&folder.join(LIVE), &generation)?;
-    for name in ["ca.pem", "cert.pem", "key.pem"] {
+    for name in FILES {
         let target = format!("{LIVE}/{name}");
         let link = folder.join(name);
-        if std::fs::read_link(&link).ok() != Some(PathBuf::from(&target)) {
-            files::replace_link(&link, &target)?;
+        let is_linked = std::fs::read_link(&link).ok() == Some(PathBuf::from(&target));
+        match (inner.join(name).exists(), is_linked) {
+            (true, false) => files::replace_link(&link, &target)?,
+            // It belonged to the generation before.
+            (false, true) => files::remove(&link)?,
+            (true, true) | (false, false) => {}
         }
     }
     remove_generations(folder, &[Some(inner), before.map(|name| folder.join(name))])

@@ -15,13 +15,6 @@ pub(crate) struct Shown {
     pub(crate) certificate: Certificate,
 }
 
-/// An answer for programs.
-pub(crate) fn json(answer: &impl Serialize) -> std::io::Result<String> {
-    let mut text = serde_json::to_string_pretty(answer)?;
-    text.push('\n');
-    Ok(text)
-}
-
 pub(crate) fn initialised(answer: &Initialised, now: OffsetDateTime) -> String {
     let folder = answer.folder.display();
     let what = &answer.certificate.subject;
@@ -59,7 +52,11 @@ pub(crate) fn issued(answer: &Issued, now: OffsetDateTime) -> String {
         }
     };
     text += "  cert.pem  the certificate\n";
-    text += "  key.pem   its key: secret\n";
+    text += if folder.join("csr.pem").exists() {
+        "  csr.pem   the request of whoever has its key\n"
+    } else {
+        "  key.pem   its key: secret\n"
+    };
     text += "  ca.pem    whom its holder trusts\n";
     if !certificate.sans.is_empty() {
         lines(&mut text, &[format!("Reached as {}.", list(certificate))]);
@@ -213,13 +210,15 @@ fn why(reason: Reason) -> &'static str {
         Reason::Damaged => "its files were incomplete or didn't fit each other",
         Reason::OtherAuthority => "another authority than the one here had signed it",
         Reason::Expired => "it had expired",
+        Reason::Revoked => "it had been revoked",
+        Reason::Renewed => "as asked; the old one stays valid until it ends",
         Reason::Due => "it would have expired soon",
         Reason::Address => "it lacked an address of this machine",
         Reason::Forced => "as asked; the old one stays valid until it ends",
     }
 }
 
-fn table(rows: &[[String; 5]]) -> String {
+pub(crate) fn table(rows: &[[String; 5]]) -> String {
     let mut widths = [0; 5];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -241,12 +240,12 @@ fn table(rows: &[[String; 5]]) -> String {
     text
 }
 
-fn date(at: OffsetDateTime) -> String {
+pub(crate) fn date(at: OffsetDateTime) -> String {
     format!("{} {} {}", at.day(), at.month(), at.year())
 }
 
 /// The end of a certificate: the date, how far away it is, and what to do when it is near.
-fn until(certificate: &Certificate, now: OffsetDateTime) -> String {
+pub(crate) fn until(certificate: &Certificate, now: OffsetDateTime) -> String {
     let left = certificate.not_after - now;
     let end = date(certificate.not_after);
     let hours = left.whole_hours();

@@ -1,7 +1,7 @@
 //! A folder of certificates: an authority and everything it issued.
 //!
 //! ```text
-//! <dir>/ca/{ca.pem,ca.key,index.json}
+//! <dir>/ca/{ca.pem,ca.key,index.json,crl.pem}
 //! <dir>/<role>/<name>/{ca.pem,cert.pem,key.pem}
 //! ```
 //!
@@ -9,18 +9,18 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::Serialize;
 
 use crate::authority::Authority;
 use crate::certificate::Certificate;
 use crate::decision::{self, Decision};
 use crate::error::Error;
-use crate::files::Lock;
-use crate::folder::{self, Content, Found};
-use crate::index;
+use crate::files::{self, Lock};
+use crate::folder::{self, Found};
+use crate::index::{Entry, Index};
+use crate::issuing::Order;
+use crate::key::{Key, KeyType};
 use crate::name::{Identity, Name, San};
-use crate::profile::{self, Serial};
 use crate::role::Role;
 use crate::surroundings::Surroundings;
 
@@ -58,6 +58,10 @@ pub enum Reason {
     Address,
     /// It was asked for with `--force`.
     Forced,
+    /// It was revoked.
+    Revoked,
+    /// It was asked to be renewed.
+    Renewed,
 }
 
 /// A certificate authority that exists now.
@@ -96,6 +100,10 @@ pub struct Request {
     pub sans: Vec<San>,
     /// Days of validity; the role's own when `None`.
     pub days: Option<u32>,
+    /// The kind of key to make.
+    pub key_type: KeyType,
+    /// A certification request (PEM file) of someone who keeps the key; none is made then.
+    pub csr: Option<PathBuf>,
     /// What to do with a certificate that exists and differs.
     pub existing: Existing,
 }
@@ -109,6 +117,31 @@ pub enum Existing {
     Maintain,
     /// Replace it.
     Replace,
+}
+
+impl Request {
+    /// A request for what the role has by itself, answered by what exists.
+    #[must_use]
+    pub fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            sans: Vec::new(),
+            days: None,
+            key_type: KeyType::default(),
+            csr: None,
+            existing: Existing::Keep,
+        }
+    }
+
+    fn key(&self) -> Result<Key, Error> {
+        let Some(path) = &self.csr else {
+            return Key::generate(self.key_type);
+        };
+        match files::read(path)? {
+            Some(pem) => Key::from_request(pem, path),
+            None => Err(Error::Request { path: path.clone() }),
+        }
+    }
 }
 
 impl Pki {
@@ -186,7 +219,13 @@ impl Pki {
                 Ok(self.issued(Outcome::Unchanged, request, certificate))
             }
             Decision::Issue(outcome, sans) => {
-                let certificate = self.sign(request, &sans, &authority, surroundings)?;
+                let order = Order {
+                    identity: &request.identity,
+                    sans: &sans,
+                    days: request.days,
+                    key: request.key()?,
+                };
+                let certificate = self.sign(&order, &authority, surroundings)?;
                 Ok(self.issued(outcome, request, certificate))
             }
         }
@@ -201,7 +240,7 @@ impl Pki {
         }
     }
 
-    fn authority(&self) -> Result<Authority, Error> {
+    pub(crate) fn authority(&self) -> Result<Authority, Error> {
         Authority::load(&self.authority_folder())?.ok_or_else(|| Error::NoAuthority {
             dir: self.dir.clone(),
         })
@@ -221,7 +260,8 @@ impl Pki {
         if matches!(found, Found::Nothing) {
             self.refuse_other_role(request)?;
         }
-        decision::decide(request, wanted, found, authority, surroundings.now)
+        let index = Index::load(&self.index_path())?;
+        decision::decide(request, wanted, found, authority, &index, surroundings.now)
     }
 
     /// One name for a bridge and a viewer is most likely a slip.
@@ -261,48 +301,11 @@ impl Pki {
     ///
     /// # Errors
     /// The list can't be read or is damaged.
-    pub fn index(&self) -> Result<Vec<index::Entry>, Error> {
-        index::read(&self.index_path())
+    pub fn index(&self) -> Result<Vec<Entry>, Error> {
+        Ok(Index::load(&self.index_path())?.issued)
     }
 
-    fn index_path(&self) -> PathBuf {
+    pub(crate) fn index_path(&self) -> PathBuf {
         self.authority_folder().join("index.json")
-    }
-
-    /// Signs and writes a certificate. Needs the lock.
-    fn sign(
-        &self,
-        request: &Request,
-        sans: &[San],
-        authority: &Authority,
-        surroundings: &mut Surroundings,
-    ) -> Result<Certificate, Error> {
-        let now = surroundings.now;
-        if authority.certificate.has_expired(now) {
-            return Err(Error::AuthorityExpired {
-                dir: self.dir.clone(),
-            });
-        }
-        let identity = &request.identity;
-        let days = request.days.unwrap_or(identity.role.default_days());
-        let serial = Serial::random(&mut surroundings.rng);
-        let ca_end = authority.certificate.not_after;
-        let params = profile::end_entity(identity, sans, days, serial, now, ca_end)?;
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let Some(cert) = authority.sign(&params, &key)? else {
-            return Err(Error::NoAuthorityKey {
-                path: self.authority_folder().join("ca.key"),
-            });
-        };
-        let folder = self.folder(identity);
-        let certificate = Certificate::first_from_pem(&cert, &folder.join("cert.pem"))?;
-        index::add(&self.index_path(), identity, &certificate, now)?;
-        let content = Content {
-            ca: &authority.pem,
-            cert: &cert,
-            key: &key.serialize_pem(),
-        };
-        folder::write(&folder, &serial.to_hex(), &content)?;
-        Ok(certificate)
     }
 }

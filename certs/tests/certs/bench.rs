@@ -47,10 +47,9 @@ impl Bench {
         existing: Existing,
     ) -> Result<Issued, Error> {
         let request = Request {
-            identity: identity(what),
             sans: sans.iter().map(|san| san.parse().unwrap()).collect(),
-            days: None,
             existing,
+            ..Request::new(identity(what))
         };
         self.pki.issue(&request, &mut self.surroundings)
     }

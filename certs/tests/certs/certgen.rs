@@ -1,46 +1,8 @@
 //! The command as people and scripts use it.
 
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use serde_json::Value;
-use tempfile::TempDir;
-
-fn certgen(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_certgen"));
-    command.env("CERTGEN_DIR", dir).args(args);
-    command
-}
-
-fn run(dir: &Path, args: &[&str]) -> Output {
-    certgen(dir, args).output().unwrap()
-}
-
-/// Runs it and takes its answer, as text.
-#[track_caller]
-fn done(dir: &Path, args: &[&str]) -> String {
-    let output = run(dir, args);
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert!(output.stderr.is_empty(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Runs it and takes its complaint.
-#[track_caller]
-fn refused(dir: &Path, args: &[&str], code: i32) -> String {
-    let output = run(dir, args);
-    assert_eq!(output.status.code(), Some(code), "{output:?}");
-    assert!(output.stdout.is_empty(), "{output:?}");
-    String::from_utf8(output.stderr).unwrap()
-}
-
-fn json(dir: &Path, args: &[&str]) -> Value {
-    serde_json::from_str(&done(dir, args)).unwrap()
-}
-
-fn folder() -> TempDir {
-    tempfile::tempdir().unwrap()
-}
+use crate::command::{certgen, done, folder, json, openssl, refused};
 
 #[test]
 fn a_person_is_told_what_where_for_whom_and_until_when() {
@@ -272,14 +234,6 @@ fn a_kill_at_any_moment_leaves_a_usable_pki() {
             assert_eq!(one["outcome"], "unchanged", "killed at {moment}");
         }
     }
-}
-
-/// Checks with a program that is not ours; the test suite installs it.
-fn openssl(args: &[&str]) -> String {
-    let output = Command::new("openssl").args(args).output();
-    let output = output.expect("openssl is missing: run scripts/install-test-deps");
-    assert!(output.status.success(), "{args:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]

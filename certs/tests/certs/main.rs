@@ -7,6 +7,8 @@
 
 mod bench;
 mod certgen;
+mod command;
 mod handshake;
+mod life;
 mod pki;
 mod profile;

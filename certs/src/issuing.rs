@@ -1,0 +1,63 @@
+//! Signing a certificate and putting it into the folder of its holder.
+
+use crate::authority::Authority;
+use crate::certificate::Certificate;
+use crate::error::Error;
+use crate::folder::{self, Content};
+use crate::index;
+use crate::key::Key;
+use crate::name::{Identity, San};
+use crate::pki::Pki;
+use crate::profile::{self, Serial};
+use crate::surroundings::Surroundings;
+
+/// A certificate that was decided upon.
+pub(crate) struct Order<'a> {
+    pub(crate) identity: &'a Identity,
+    pub(crate) sans: &'a [San],
+    /// Days of validity; the role's own when `None`.
+    pub(crate) days: Option<u32>,
+    pub(crate) key: Key,
+}
+
+impl Pki {
+    /// Signs and writes a certificate. Needs the lock.
+    pub(crate) fn sign(
+        &self,
+        order: &Order<'_>,
+        authority: &Authority,
+        surroundings: &mut Surroundings,
+    ) -> Result<Certificate, Error> {
+        let now = surroundings.now;
+        if authority.certificate.has_expired(now) {
+            return Err(Error::AuthorityExpired {
+                dir: self.dir().to_owned(),
+            });
+        }
+        let identity = order.identity;
+        let days = order.days.unwrap_or(identity.role.default_days());
+        let serial = Serial::random(&mut surroundings.rng);
+        let ca_end = authority.certificate.not_after;
+        let params = profile::end_entity(identity, order.sans, days, serial, now, ca_end)?;
+        let signed = match &order.key {
+            Key::Pair(pair) => authority.sign(&params, pair.as_ref())?,
+            Key::Request(request) => authority.sign(&params, &request.parsed.public_key)?,
+        };
+        let Some(cert) = signed else {
+            return Err(self.no_authority_key());
+        };
+        let folder = self.folder(identity);
+        let certificate = Certificate::first_from_pem(&cert, &folder.join("cert.pem"))?;
+        index::add(&self.index_path(), identity, &certificate, order.days, now)?;
+        let content = Content::new(&authority.pem, &cert, &order.key);
+        folder::write(&folder, &serial.to_hex(), &content)?;
+        self.hand_out_revocations(identity)?;
+        Ok(certificate)
+    }
+
+    pub(crate) fn no_authority_key(&self) -> Error {
+        Error::NoAuthorityKey {
+            path: self.authority_folder().join("ca.key"),
+        }
+    }
+}

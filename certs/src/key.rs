@@ -1,0 +1,115 @@
+//! Whose key a certificate certifies: one that is made here, one that is kept, or one that its
+//! holder never shows, known by a certification request (PKCS#10, RFC 2986).
+
+use std::path::Path;
+
+use rcgen::{
+    CertificateSigningRequestParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
+    PKCS_RSA_SHA256, RsaKeySize,
+};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::files;
+
+/// The kind of a private key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyType {
+    /// ECDSA on the curve P-256: small, and known to everyone
+    #[default]
+    P256,
+    /// Ed25519: small, but mosquitto and browsers of some age don't know it
+    Ed25519,
+    /// RSA with 3072 bits: large and slow, for what knows nothing else
+    Rsa,
+}
+
+/// A key to certify.
+#[derive(Debug)]
+pub(crate) enum Key {
+    /// With its private part.
+    Pair(Box<KeyPair>),
+    /// The private part is with its holder.
+    Request(Box<Request>),
+}
+
+/// A certification request whose signature was checked.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) pem: String,
+    pub(crate) parsed: CertificateSigningRequestParams,
+}
+
+impl Key {
+    /// Makes a new one.
+    pub(crate) fn generate(kind: KeyType) -> Result<Self, Error> {
+        let pair = match kind {
+            KeyType::P256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
+            KeyType::Ed25519 => KeyPair::generate_for(&PKCS_ED25519)?,
+            KeyType::Rsa => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_3072)?,
+        };
+        Ok(Self::Pair(Box::new(pair)))
+    }
+
+    /// Reads a certification request and checks that whoever made it has the private key. What it
+    /// asks for beyond its key is not looked at: the command line decides that.
+    ///
+    /// # Errors
+    /// It can't be read, is none, or its signature is wrong.
+    pub(crate) fn from_request(pem: String, path: &Path) -> Result<Self, Error> {
+        match CertificateSigningRequestParams::from_pem(&pem) {
+            Ok(parsed) => Ok(Self::Request(Box::new(Request { pem, parsed }))),
+            Err(_) => Err(Error::Request {
+                path: path.to_owned(),
+            }),
+        }
+    }
+
+    /// The key that the folder of an identity holds.
+    ///
+    /// # Errors
+    /// There is none, or it can't be used.
+    pub(crate) fn of_folder(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join("key.pem");
+        if let Some(pem) = files::read(&path)? {
+            return match KeyPair::from_pem(&pem) {
+                Ok(pair) => Ok(Self::Pair(Box::new(pair))),
+                Err(_) => Err(Error::Unusable {
+                    path,
+                    what: "private key",
+                }),
+            };
+        }
+        let request = folder.join("csr.pem");
+        match files::read(&request)? {
+            Some(pem) => Self::from_request(pem, &request),
+            None => Err(Error::Unusable {
+                path,
+                what: "private key",
+            }),
+        }
+    }
+
+    /// What kind it is; `None` when it is made elsewhere.
+    pub(crate) fn kind(&self) -> Option<KeyType> {
+        let Self::Pair(pair) = self else {
+            return None;
+        };
+        Some(if pair.algorithm() == &PKCS_ED25519 {
+            KeyType::Ed25519
+        } else if pair.algorithm() == &PKCS_ECDSA_P256_SHA256 {
+            KeyType::P256
+        } else {
+            KeyType::Rsa
+        })
+    }
+
+    /// The public key as rcgen gives it.
+    pub(crate) fn public(&self) -> &[u8] {
+        match self {
+            Self::Pair(pair) => pair.public_key_raw(),
+            Self::Request(request) => rcgen::PublicKeyData::der_bytes(&request.parsed.public_key),
+        }
+    }
+}
