@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use bus::admin::Admin;
 use bus::shutdown::{GRACE, Shutdown};
+use bus::time::now;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -126,17 +127,25 @@ impl Process {
         })
     }
 
-    /// Waits for the stop, then ends `parts` one after the other, and tells how it went.
+    /// Waits for the stop, then ends `parts` one after the other, all within [`GRACE`], and tells how
+    /// it went. Each but the last may take half of what is left, so that one that hangs leaves time
+    /// for the next.
     pub(crate) async fn run(self, parts: Vec<Shutdown>) -> Result<(), Failure> {
         for part in &parts {
             self.shutdown.watch(part);
         }
         self.shutdown.stopping().await;
-        for part in &parts {
+        let deadline = now().mono + GRACE;
+        for (at, part) in parts.iter().enumerate() {
             part.stop();
-            part.drained(GRACE).await;
+            let left = deadline.saturating_duration_since(now().mono);
+            let is_last = at + 1 == parts.len();
+            if !part.drained(if is_last { left } else { left / 2 }).await {
+                tracing::warn!("a part did not stop in time and was ended");
+            }
         }
-        self.shutdown.drained(GRACE).await;
+        let left = deadline.saturating_duration_since(now().mono);
+        self.shutdown.drained(left).await;
         match self.shutdown.failure() {
             Some(failure) => Err(Failure::Runtime(anyhow::anyhow!(failure))),
             None => Ok(()),

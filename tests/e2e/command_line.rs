@@ -86,6 +86,27 @@ fn a_missing_certificate() {
 }
 
 #[test]
+fn a_build_without_node_and_npm_says_what_to_install() {
+    let tools = tempfile::tempdir().unwrap();
+    for tool in [
+        "bash", "cargo", "cc", "dirname", "env", "grep", "head", "sed", "sort",
+    ] {
+        let (_, path, _) = run(Command::new("which").arg(tool));
+        std::os::unix::fs::symlink(path.trim(), tools.path().join(tool)).unwrap();
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/check-tools");
+    let (code, _, err) = run(Command::new(tools.path().join("bash"))
+        .arg(script)
+        .env("PATH", tools.path()));
+    assert_eq!(code, 1, "{err}");
+    assert_eq!(err.lines().count(), 2, "{err}");
+    assert!(
+        err.contains("node is needed") && err.contains("npm is needed"),
+        "{err}"
+    );
+}
+
+#[test]
 fn nobody_to_ask_for_health() {
     one_clear_line(
         &["health", "--admin", "127.0.0.1:1"],
