@@ -15,6 +15,7 @@ use crate::identity::Identity;
 use crate::limits::{Admission, Limits};
 use crate::metrics::Metrics;
 use crate::sessions::Sessions;
+use crate::store::Store;
 use crate::will;
 use crate::wire::Will;
 
@@ -24,6 +25,7 @@ pub(crate) struct Broker {
     pub(crate) gate: Gate,
     pub(crate) exchange: Exchange,
     pub(crate) sessions: Sessions,
+    pub(crate) store: Arc<Store>,
     pub(crate) admission: Admission,
     pub(crate) events: Events,
     pub(crate) metrics: Arc<Metrics>,

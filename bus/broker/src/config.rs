@@ -25,6 +25,9 @@ pub struct Config {
     pub base: Base,
     /// A file that replaces the built-in access list.
     pub acl: Option<PathBuf>,
+    /// The folder for what outlives the process: retained messages, kept sessions and what waits
+    /// for them. Without it, all of that is in memory only.
+    pub data: Option<PathBuf>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -38,6 +41,7 @@ impl Default for Config {
             pki: PathBuf::from("pki/bus"),
             base: Base::default(),
             acl: None,
+            data: None,
             limits: Limits::default(),
         }
     }

@@ -3,6 +3,7 @@
 //! Reading, writing and the session's wake-ups take turns in one task, so that a client that
 //! doesn't read keeps nobody but itself waiting. What may be done is decided in `packets`.
 
+mod held;
 mod opening;
 mod packets;
 mod recheck;
@@ -179,12 +180,14 @@ impl Client {
         self.consume(&mut socket.input, output).await?;
         loop {
             self.recheck().await?;
+            self.release(output)?;
             self.transmit(output)?;
             is_flushed &= output.is_empty();
             let spare = socket.input.capacity() - socket.input.len();
             if spare < READ_MIN {
                 socket.input.reserve(chunk);
             }
+            let may_read = output.len() < OUTPUT && !self.held.is_full();
             tokio::select! {
                 biased;
                 _ = &mut kicked => return Err(End::Ended(Reason::SessionTakenOver)),
@@ -193,7 +196,7 @@ impl Client {
                     Ok(()) => is_flushed = output.is_empty(),
                     Err(error) => return Err(End::Failed(error)),
                 },
-                read = socket.reader.read_buf(&mut socket.input), if output.len() < OUTPUT => {
+                read = socket.reader.read_buf(&mut socket.input), if may_read => {
                     match read {
                         Ok(0) => return Err(End::Closed),
                         Ok(count) => {
@@ -205,6 +208,7 @@ impl Client {
                     self.consume(&mut socket.input, output).await?;
                 }
                 () = handle.wake.notified() => {}
+                () = self.held.changed(), if self.held.is_waiting() => {}
                 () = &mut alarm, if self.keep_alive.is_some() => {
                     let deadline = self.deadline(heard);
                     if now().mono >= deadline {

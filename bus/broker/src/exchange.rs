@@ -7,6 +7,8 @@ use crate::fanout::{Fanout, Stopped};
 use crate::message::{Draft, Message};
 use crate::metrics::Metrics;
 use crate::retained::Retained;
+use crate::store::{Loaded, Store, Ticket};
+use crate::wire::Qos;
 
 /// The most topics with a retained message; a message for one more is refused.
 pub(crate) const MAX_RETAINED: usize = 1_000_000;
@@ -16,6 +18,8 @@ pub(crate) const MAX_RETAINED: usize = 1_000_000;
 pub(crate) enum ExchangeError {
     #[error("too many topics have a retained message")]
     RetainedFull,
+    #[error("the store can't be written")]
+    Unstorable,
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
@@ -31,16 +35,27 @@ struct State {
 pub(crate) struct Exchange {
     state: Mutex<State>,
     fanout: Arc<dyn Fanout>,
+    store: Arc<Store>,
     metrics: Arc<Metrics>,
 }
 
 impl Exchange {
     /// Nothing published and nothing retained yet.
-    pub(crate) fn new(fanout: Arc<dyn Fanout>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(fanout: Arc<dyn Fanout>, store: Arc<Store>, metrics: Arc<Metrics>) -> Self {
         Self {
             state: Mutex::default(),
             fanout,
+            store,
             metrics,
+        }
+    }
+
+    /// Takes in what outlived the process before. Later messages get higher numbers.
+    pub(crate) fn restore(&self, loaded: Loaded) {
+        let mut state = self.state();
+        for message in loaded.retained {
+            state.seq = state.seq.max(message.seq());
+            state.retained.apply(message);
         }
     }
 
@@ -53,22 +68,28 @@ impl Exchange {
         &self.fanout
     }
 
-    /// Publishes a message whose topic is valid and allowed.
-    pub(crate) fn publish(&self, draft: Draft) -> Result<(), ExchangeError> {
+    /// Publishes a message whose topic is valid and allowed. Acknowledge it once the ticket's write
+    /// is stored.
+    pub(crate) fn publish(&self, draft: Draft) -> Result<Ticket, ExchangeError> {
         let mut state = self.state();
         let len = draft.len() as u64;
         let message = draft.seal(state.seq + 1, state.position);
+        let mut ticket = Ticket::default();
         if message.is_retain() {
             let is_more = !message.payload().is_empty() && state.retained.len() >= MAX_RETAINED;
             if is_more && !state.retained.contains(message.topic()) {
                 return Err(ExchangeError::RetainedFull);
             }
+            if message.qos() > Qos::AtMostOnce && self.store.is_failing() {
+                return Err(ExchangeError::Unstorable);
+            }
             state.retained.apply(message.clone());
+            ticket = self.store.retain(&message);
         }
         state.seq += 1;
         state.position += len;
         self.fanout.publish(message)?;
-        Ok(())
+        Ok(ticket)
     }
 
     /// The number of the last message.
@@ -87,10 +108,13 @@ impl Exchange {
     pub(crate) fn handle_timeout(&self, now_millis: i64) {
         let mut state = self.state();
         let expired = state.retained.expire(now_millis);
+        for topic in &expired {
+            self.store.forget(topic);
+        }
         let (count, bytes) = (state.retained.len(), state.retained.bytes());
         drop(state);
-        if expired > 0 {
-            tracing::debug!(expired, "retained messages expired");
+        if !expired.is_empty() {
+            tracing::debug!(expired = expired.len(), "retained messages expired");
         }
         self.metrics
             .retained

@@ -26,6 +26,7 @@ mod reload;
 mod retained;
 mod session;
 mod sessions;
+mod store;
 mod tls;
 mod topic;
 mod upkeep;
@@ -44,6 +45,7 @@ pub use acl::AclError;
 pub use config::{Config, ConfigError};
 pub use identity::Role;
 pub use limits::Limits;
+pub use store::StoreError;
 pub use tls::ServerTlsError;
 
 use crate::broker::Broker;
@@ -56,6 +58,7 @@ use crate::listener::Door;
 use crate::metrics::Metrics;
 use crate::session::Bounds;
 use crate::sessions::Sessions;
+use crate::store::{Loaded, Store};
 use crate::upkeep::Watchdog;
 
 /// Where the broker listens.
@@ -79,6 +82,9 @@ pub enum StartError {
     /// The certificates can't be used.
     #[error(transparent)]
     Tls(#[from] ServerTlsError),
+    /// What outlives the process can't be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A listener can't be bound.
     #[error("{key} = {address} can't be listened on: {remedy}")]
     Bind {
@@ -195,17 +201,41 @@ async fn assemble(
         messages: limits.queue_messages,
         bytes: limits.queue_bytes,
     };
+    let (store, loaded) = open_store(config, &metrics)?;
+    let store = Arc::new(store);
+    let exchange = Exchange::new(fanout, store.clone(), metrics.clone());
+    exchange.restore(loaded);
     Ok(Arc::new(Broker {
         gate,
-        exchange: Exchange::new(fanout, metrics.clone()),
+        exchange,
         sessions: Sessions::new(bounds, limits.sessions, metrics.clone()),
         admission: Admission::new(&limits),
+        store,
         events: Events::new(&config.base),
         metrics,
         shutdown: shutdown.clone(),
         random: Broker::seed(),
         limits,
     }))
+}
+
+fn open_store(config: &Config, metrics: &Arc<Metrics>) -> Result<(Store, Loaded), StoreError> {
+    let Some(folder) = &config.data else {
+        tracing::warn!(
+            "retained messages and sessions are kept in memory only and end with the process: set bus.data to a folder to keep them"
+        );
+        return Ok((Store::default(), Loaded::default()));
+    };
+    let started = bus::time::now().mono;
+    let (store, loaded) = Store::open(folder, metrics.clone())?;
+    tracing::info!(
+        folder = %folder.display(),
+        retained = loaded.retained.len(),
+        sessions = loaded.sessions.len(),
+        took = ?bus::time::now().mono.saturating_duration_since(started),
+        "store opened"
+    );
+    Ok((store, loaded))
 }
 
 /// Each connection is a file descriptor; the system's limit may be lower than ours.

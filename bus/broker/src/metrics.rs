@@ -41,6 +41,10 @@ pub(crate) struct Metrics {
     pub(crate) sessions: Gauge,
     /// Messages lost in the message core.
     pub(crate) gaps: Counter,
+    /// Commits of the store.
+    pub(crate) commits: Counter,
+    /// Commits of the store that the disk did not take.
+    pub(crate) failed_commits: Counter,
     /// Seconds since the watchdog's message last came through the message core.
     pub(crate) watchdog_age: Gauge<f64, AtomicU64>,
 }
@@ -108,6 +112,12 @@ impl Metrics {
             "gap_messages",
             "Messages lost in the message core",
             self.gaps.clone(),
+        );
+        r.register("commits", "Commits of the store", self.commits.clone());
+        r.register(
+            "failed_commits",
+            "Commits of the store that the disk did not take",
+            self.failed_commits.clone(),
         );
         r.register_with_unit(
             "watchdog_age",

@@ -142,8 +142,8 @@ impl Retained {
         found
     }
 
-    /// Removes what is of no use any more; gives how many.
-    pub(crate) fn expire(&mut self, now_millis: i64) -> usize {
+    /// Removes what is of no use any more; gives their topics.
+    pub(crate) fn expire(&mut self, now_millis: i64) -> Vec<String> {
         let mut expired = Vec::new();
         self.root.all(&mut |message| {
             if message.expires().is_some_and(|at| at <= now_millis) {
@@ -153,7 +153,7 @@ impl Retained {
         for topic in &expired {
             self.remove(topic);
         }
-        expired.len()
+        expired
     }
 }
 
@@ -193,7 +193,7 @@ mod tests {
         retained.apply(message(2, "b", "x", None));
         assert_eq!(topics(&retained, "#", 9), ["a", "b"]);
         assert_eq!(topics(&retained, "#", 10), ["b"]);
-        assert_eq!(retained.expire(10), 1);
+        assert_eq!(retained.expire(10), ["a"]);
         assert_eq!(retained.len(), 1);
     }
 

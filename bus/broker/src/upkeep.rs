@@ -96,21 +96,30 @@ impl Watchdog {
             properties: &[],
         });
         match broker.exchange.publish(question) {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(_) => Err(Stopped.into()),
         }
     }
 }
 
-/// Runs until the stop, and then until the connections ended.
-pub(crate) async fn run(broker: Arc<Broker>, mut watchdog: Watchdog) -> Result<(), UpkeepError> {
+/// Runs until the stop, and then until the connections ended and the store is closed.
+pub(crate) async fn run(broker: Arc<Broker>, watchdog: Watchdog) -> Result<(), UpkeepError> {
+    let ran = watch(&broker, watchdog).await;
+    let closing = tokio::task::spawn_blocking(move || broker.store.close());
+    if closing.await.is_err() {
+        tracing::error!("the store could not be closed");
+    }
+    ran
+}
+
+async fn watch(broker: &Broker, mut watchdog: Watchdog) -> Result<(), UpkeepError> {
     let mut ticks = 0_u32;
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
             () = broker.shutdown.stopping() => break,
         }
-        watchdog.tick(&broker)?;
+        watchdog.tick(broker)?;
         let now = now();
         for (will, origin) in broker.sessions.handle_timeout(now.mono) {
             broker.publish_will(will, origin, now);

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::oneshot;
 
+use super::held::Held;
 use super::packets::Client;
 use super::{End, Socket};
 use crate::acl::Access;
@@ -184,6 +185,7 @@ async fn accept(
         will: connect.will,
         keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
         aliases: HashMap::new(),
+        held: Held::default(),
         is_session_kept: connect.session_expiry > 0,
         has_published: false,
     };

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use rustls_pki_types::CertificateDer;
 
 use super::End;
+use super::held::{Answer, Held};
 use crate::acl::Access;
 use crate::broker::Broker;
 use crate::events::Refusal;
@@ -17,6 +18,7 @@ use crate::identity::Identity;
 use crate::message::{Draft, Parts};
 use crate::session::Session;
 use crate::sessions::Handle;
+use crate::store::{Outcome, Ticket};
 use crate::topic;
 use crate::will;
 use crate::wire::{
@@ -52,6 +54,8 @@ pub(super) struct Client {
     pub(super) keep_alive: Option<Duration>,
     /// Topic aliases that the client set; bounded by the Topic Alias Maximum it was told.
     pub(super) aliases: HashMap<u16, String>,
+    /// Acknowledgements that wait for the store.
+    pub(super) held: Held,
     /// CONNECT asked for a session that outlives the connection.
     pub(super) is_session_kept: bool,
     /// It published since the fan-out was last asked for congestion.
@@ -136,19 +140,25 @@ impl Client {
         self.broker.metrics.received.inc();
         let pid = publish.pid;
         if publish.qos == Qos::ExactlyOnce && !self.with(|session| session.handle_qos2(pid))? {
-            self.acknowledge(out, Acknowledgement::Pubrec, pid, 0);
-            return Ok(());
+            // Behind the acknowledgement of its first PUBLISH.
+            let (qos, refused) = (publish.qos, None);
+            return self.answer(Ticket::default(), Answer { qos, pid, refused }, out);
         }
-        let refused = if self.access.may_publish(&publish.topic) {
+        let handed_over = if self.access.may_publish(&publish.topic) {
             self.hand_over(&publish)?
         } else {
             self.refused("publish", &publish.topic);
-            Some(Reason::NotAuthorized)
+            Err(Reason::NotAuthorized)
         };
-        self.answer(publish.qos, pid, refused, out)
+        let answer = Answer {
+            qos: publish.qos,
+            pid,
+            refused: handed_over.err(),
+        };
+        self.answer(handed_over.unwrap_or_default(), answer, out)
     }
 
-    fn hand_over(&mut self, publish: &Publish) -> Result<Option<Reason>, End> {
+    fn hand_over(&mut self, publish: &Publish) -> Result<Result<Ticket, Reason>, End> {
         let draft = Draft::new(&Parts {
             topic: &publish.topic,
             payload: publish.payload.as_slice(),
@@ -160,23 +170,45 @@ impl Client {
         });
         self.has_published = true;
         match self.broker.exchange.publish(draft) {
-            Ok(()) => Ok(None),
+            Ok(ticket) => Ok(Ok(ticket)),
             Err(ExchangeError::RetainedFull) => {
                 self.broker.metrics.refused("retained");
-                Ok(Some(Reason::QuotaExceeded))
+                Ok(Err(Reason::QuotaExceeded))
+            }
+            Err(ExchangeError::Unstorable) => {
+                self.broker.metrics.refused("unstorable");
+                Ok(Err(Reason::QuotaExceeded))
             }
             Err(ExchangeError::Stopped(_)) => Err(End::Ended(Reason::ServerUnavailable)),
         }
     }
 
+    /// Acknowledges a PUBLISH once its write is stored, or refuses it.
+    fn answer(&mut self, ticket: Ticket, answer: Answer, out: &mut BytesMut) -> Result<(), End> {
+        let must_wait = self.held.is_waiting() || ticket != Ticket::default();
+        // With QoS 0 nothing is promised.
+        if must_wait && answer.qos > Qos::AtMostOnce {
+            self.held.push(&self.broker.store, ticket, answer);
+            return Ok(());
+        }
+        self.write_answer(answer, out)
+    }
+
+    /// Writes the acknowledgements whose writes are stored, and the refusals of those that failed.
+    pub(super) fn release(&mut self, out: &mut BytesMut) -> Result<(), End> {
+        while let Some((mut answer, outcome)) = self.held.pop() {
+            if outcome == Outcome::Failed && answer.refused.is_none() {
+                self.broker.metrics.refused("unstorable");
+                answer.refused = Some(Reason::QuotaExceeded);
+            }
+            self.write_answer(answer, out)?;
+        }
+        Ok(())
+    }
+
     /// Acknowledges a PUBLISH, or refuses it as far as the client's MQTT has a word for that.
-    fn answer(
-        &self,
-        qos: Qos,
-        pid: u16,
-        refused: Option<Reason>,
-        out: &mut BytesMut,
-    ) -> Result<(), End> {
+    fn write_answer(&self, answer: Answer, out: &mut BytesMut) -> Result<(), End> {
+        let Answer { qos, pid, refused } = answer;
         if let (Some(reason), Version::V4) = (refused, self.version) {
             return Err(End::Ended(reason));
         }

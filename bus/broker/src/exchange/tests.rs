@@ -65,7 +65,7 @@ impl World {
             maximum_packet: u32::MAX,
         });
         Self {
-            exchange: Exchange::new(fanout.clone(), metrics),
+            exchange: Exchange::new(fanout.clone(), Arc::default(), metrics),
             fanout,
             session,
             brought: 0,

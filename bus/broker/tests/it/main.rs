@@ -10,6 +10,7 @@ mod clients;
 mod flows;
 mod hostile;
 mod reload;
+mod restart;
 mod retained;
 mod sessions;
 mod support;

@@ -116,6 +116,7 @@ pub(crate) async fn start(
         pki: pki.path().to_owned(),
         base: Base::new("b").unwrap(),
         acl: None,
+        data: None,
         limits: Limits::default(),
     };
     edit(&mut config);
@@ -156,6 +157,14 @@ pub(crate) fn pem(der: &CertificateDer<'_>) -> String {
 }
 
 impl TestBroker {
+    /// Ends the broker as SIGTERM does; its authority may issue for the next one.
+    pub(crate) async fn stop(self) -> Authority {
+        self.shutdown.stop();
+        assert!(self.shutdown.drained(bus::shutdown::GRACE).await);
+        assert_eq!(self.shutdown.failure(), None);
+        self.authority
+    }
+
     pub(crate) fn plain(&self) -> SocketAddr {
         self.started.mqtt.unwrap()
     }
