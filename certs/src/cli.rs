@@ -68,14 +68,51 @@ pub(crate) struct Args {
     /// Prints nothing but errors
     #[arg(long, short, global = true, conflicts_with = "json")]
     pub(crate) quiet: bool,
+    /// File whose first line is the passphrase of the authority's key; without one, it is asked
+    /// for at the terminal
+    #[arg(
+        long,
+        global = true,
+        env = "CERTGEN_PASSPHRASE_FILE",
+        value_name = "FILE"
+    )]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Open descriptor to read that passphrase from
+    #[arg(
+        long,
+        global = true,
+        value_name = "NUMBER",
+        conflicts_with = "passphrase_file"
+    )]
+    pub(crate) passphrase_fd: Option<u32>,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// At most 50 printable characters: with the tag it is a Common Name of at most 64.
+fn ca_name(text: &str) -> Result<String, String> {
+    let fits = (1..=50).contains(&text.len()) && text.bytes().all(|b| matches!(b, b' '..=b'~'));
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("use 1 to 50 ASCII characters".to_owned())
+    }
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Makes the certificate authority, unless there is one
-    Init,
+    Init {
+        /// What it is called; a random tag is added, since no two are called the same
+        #[arg(long, default_value = "nodebus CA", value_parser = ca_name)]
+        name: String,
+        /// How long it lives; nothing it issues lives longer
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
+        years: u32,
+        /// Encrypts its key with a passphrase, which every signature then asks for
+        #[arg(long)]
+        encrypt: bool,
+    },
     /// Makes a certificate with its key, unless there is one
     Issue {
         /// What its holder is to the bus
@@ -177,6 +214,81 @@ pub(crate) enum Command {
         /// The folder, which need not exist
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
+    },
+    /// Keeps the keys that nodes share with the CoAP bridge for DTLS
+    Psk {
+        /// The file, lines of name:hex digits [default: DIR/psk]
+        #[arg(long, global = true, value_name = "FILE")]
+        file: Option<PathBuf>,
+        #[command(subcommand)]
+        command: Psk,
+    },
+    /// Keeps the passwords of people and programs that have no certificate
+    Passwd {
+        /// The file, lines of name:role:hash [default: DIR/passwd]
+        #[arg(long, global = true, value_name = "FILE")]
+        file: Option<PathBuf>,
+        #[command(subcommand)]
+        command: Passwd,
+    },
+    /// Prints the completions of a shell: put them where it looks for them
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Writes the manual pages
+    Man {
+        /// The folder, which need not exist
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Psk {
+    /// Gives a node a key, unless it has one
+    Add {
+        /// The node, which is also its PSK identity
+        name: Name,
+        /// File whose first line is the key that the node has already, in hex digits
+        #[arg(long, value_name = "FILE")]
+        key_file: Option<PathBuf>,
+        /// Replaces the key that it has
+        #[arg(long)]
+        force: bool,
+    },
+    /// Lists the nodes that have a key
+    List,
+    /// Takes the key of a node away
+    Remove {
+        /// The node
+        name: Name,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Passwd {
+    /// Gives a name a role and a password, in place of those it had
+    Add {
+        /// What its holder is to the bus
+        #[arg(value_enum)]
+        role: Role,
+        /// The user name
+        name: Name,
+        /// File whose first line is the password; without one, it is asked for at the terminal
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+        /// Open descriptor to read the password from
+        #[arg(long, value_name = "NUMBER", conflicts_with = "password_file")]
+        password_fd: Option<u32>,
+    },
+    /// Lists the names and their roles
+    List,
+    /// Takes the password of a name away
+    Remove {
+        /// The user name
+        name: Name,
     },
 }
 

@@ -4,13 +4,13 @@ use std::io;
 use std::path::PathBuf;
 
 use certs::{
-    Certificate, Error, Existing, Identity, Name, Pki, Renewal, Request, Revoked, Surroundings,
-    Within,
+    Certificate, Error, Existing, Identity, Name, NewAuthority, Passphrase, Pki, Renewal, Request,
+    Revoked, Surroundings, Within,
 };
 use serde::Serialize;
 
 use crate::cli::{Args, Command, Set, Who};
-use crate::{output, report};
+use crate::{output, pages, report, secrets};
 
 /// There is no such certificate; of `needs-renewal`.
 const EXIT_MISSING: u8 = 2;
@@ -26,7 +26,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    fn new(answer: &impl Serialize, text: String) -> Result<Self, Error> {
+    pub(crate) fn new(answer: &impl Serialize, text: String) -> Result<Self, Error> {
         let json = serde_json::to_value(answer).map_err(|source| Error::File {
             action: "made",
             path: PathBuf::from("JSON"),
@@ -55,11 +55,21 @@ impl Said {
 }
 
 pub(crate) fn run(args: Args, surroundings: &mut Surroundings) -> Result<Said, Error> {
-    let pki = Pki::new(args.dir);
+    let passphrase = secret(args.passphrase_file, args.passphrase_fd);
+    let pki = Pki::new(args.dir).with_passphrase(passphrase);
     let now = surroundings.now;
     match args.command {
-        Command::Init => {
-            let answer = pki.init(surroundings)?;
+        Command::Init {
+            name,
+            years,
+            encrypt: sealed,
+        } => {
+            let order = NewAuthority {
+                name,
+                years,
+                sealed,
+            };
+            let answer = pki.init_as(&order, surroundings)?;
             Said::new(&answer, output::initialised(&answer, now))
         }
         Command::Issue {
@@ -129,6 +139,25 @@ pub(crate) fn run(args: Args, surroundings: &mut Surroundings) -> Result<Said, E
             let answer = pki.export(&identity(&pki, who)?, &to)?;
             Said::new(&answer, report::exported(&answer, now))
         }
+        Command::Psk { file, command } => {
+            let file = file.unwrap_or_else(|| pki.dir().join("psk"));
+            secrets::psk(&file, command, surroundings)
+        }
+        Command::Passwd { file, command } => {
+            let file = file.unwrap_or_else(|| pki.dir().join("passwd"));
+            secrets::passwd(&file, command, surroundings)
+        }
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { to } => pages::man(&to),
+    }
+}
+
+/// Where a secret comes from.
+pub(crate) fn secret(file: Option<PathBuf>, descriptor: Option<u32>) -> Passphrase {
+    match (file, descriptor) {
+        (Some(file), _) => Passphrase::from_file(file),
+        (None, Some(number)) => Passphrase::from_descriptor(number),
+        (None, None) => Passphrase::default(),
     }
 }
 

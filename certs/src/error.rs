@@ -65,6 +65,54 @@ pub enum Error {
         /// The request.
         path: PathBuf,
     },
+    /// A secret is needed, but neither a file nor a terminal is there.
+    #[error(
+        "the {what} is needed, but there is no terminal to ask at: name a file or a descriptor that holds it"
+    )]
+    NobodyToAsk {
+        /// The secret.
+        what: String,
+    },
+    /// A secret is empty.
+    #[error("the {what} is empty: put it into the first line")]
+    NoSecret {
+        /// The secret.
+        what: String,
+    },
+    /// A secret was typed differently the second time.
+    #[error("the {what} was not the same both times: run the command again")]
+    Mistyped {
+        /// The secret.
+        what: String,
+    },
+    /// A passphrase doesn't open a key.
+    #[error("{} can't be opened: the passphrase is another one, or the file is damaged", path.display())]
+    WrongPassphrase {
+        /// The file of the key.
+        path: PathBuf,
+    },
+    /// A shared key is none.
+    #[error("that is no key: use 16 to 64 hex digits, or leave it out to have one made")]
+    InvalidKey,
+    /// A password can't be hashed.
+    #[error("that password can't be used: choose another one")]
+    InvalidPassword,
+    /// A line of a file of secrets has no name.
+    #[error("line {number} of {} is no `name:...`: mend it, or begin it with # to have it ignored", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Which line, from 1.
+        number: usize,
+    },
+    /// A name is not in a file of secrets.
+    #[error("{name} is not in {}: see who is with `list`", path.display())]
+    NoSuchLine {
+        /// The name.
+        name: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// A revoked certificate can't be renewed.
     #[error("{what} was revoked, and stays so: make a new one with `{command}`")]
     Revoked {
@@ -104,6 +152,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A key can't be encrypted.
+    #[error("the key can't be encrypted: choose another passphrase")]
+    Sealing(#[from] pkcs8::Error),
     /// The cryptographic library refused to make a key or a certificate.
     #[error("the certificate can't be made")]
     Signing(#[from] rcgen::Error),

@@ -2,9 +2,11 @@
 //!
 //! Whoever writes holds the [`Lock`]; so a leftover of an interrupted run can only be rubbish.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, symlink,
+};
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
@@ -103,6 +105,26 @@ pub(crate) fn replace(path: &Path, mode: u32, content: impl AsRef<[u8]>) -> Resu
     remove(&draft)?;
     create(&draft, mode, content)?;
     put_in_place(&draft, path)
+}
+
+/// Replaces a file of secrets, which keeps the owner, group and mode it may have been given.
+pub(crate) fn rewrite(path: &Path, content: impl AsRef<[u8]>) -> Result<(), Error> {
+    let draft = draft(path);
+    remove(&draft)?;
+    create(&draft, SECRET, content)?;
+    if let Ok(meta) = path.metadata() {
+        take_over(&draft, &meta).map_err(|source| Error::file("given away", &draft, source))?;
+    }
+    put_in_place(&draft, path)
+}
+
+/// Gives a file the owner, group and mode of another.
+fn take_over(path: &Path, from: &Metadata) -> io::Result<()> {
+    let own = path.metadata()?;
+    if (own.uid(), own.gid()) != (from.uid(), from.gid()) {
+        chown(path, Some(from.uid()), Some(from.gid()))?;
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(from.mode() & 0o7777))
 }
 
 /// Points the symbolic link `path` at `target` in one step, whatever `path` was before.

@@ -3,7 +3,9 @@
 mod cli;
 mod commands;
 mod output;
+mod pages;
 mod report;
+mod secrets;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

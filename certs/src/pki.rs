@@ -21,6 +21,7 @@ use crate::index::{Entry, Index};
 use crate::issuing::Order;
 use crate::key::{Key, KeyType};
 use crate::name::{Identity, Name, San};
+use crate::passphrase::Passphrase;
 use crate::role::Role;
 use crate::surroundings::Surroundings;
 
@@ -28,6 +29,28 @@ use crate::surroundings::Surroundings;
 #[derive(Debug, Clone)]
 pub struct Pki {
     dir: PathBuf,
+    passphrase: Passphrase,
+}
+
+/// What an authority that is made is like.
+#[derive(Debug, Clone)]
+pub struct NewAuthority {
+    /// Its Common Name, to which a random tag is added.
+    pub name: String,
+    /// How long it lives.
+    pub years: u32,
+    /// Whether its key is encrypted with the PKI's passphrase.
+    pub sealed: bool,
+}
+
+impl Default for NewAuthority {
+    fn default() -> Self {
+        Self {
+            name: "nodebus CA".to_owned(),
+            years: 10,
+            sealed: false,
+        }
+    }
 }
 
 /// What happened to something that was asked for.
@@ -148,7 +171,16 @@ impl Pki {
     /// The PKI in `dir`.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self {
+            dir: dir.into(),
+            passphrase: Passphrase::default(),
+        }
+    }
+
+    /// Opens the authority's key, if it is encrypted, with this passphrase.
+    #[must_use]
+    pub fn with_passphrase(self, passphrase: Passphrase) -> Self {
+        Self { passphrase, ..self }
     }
 
     /// The folder of the PKI.
@@ -176,15 +208,32 @@ impl Pki {
     /// # Errors
     /// The files of an existing one are damaged, or the system refuses to read or write.
     pub fn init(&self, surroundings: &mut Surroundings) -> Result<Initialised, Error> {
-        if let Some(authority) = Authority::load(&self.authority_folder())? {
+        self.init_as(&NewAuthority::default(), surroundings)
+    }
+
+    /// [`Self::init`] with a say in what is made when there is none.
+    ///
+    /// # Errors
+    /// As [`Self::init`]; or the passphrase for its key can't be read.
+    pub fn init_as(
+        &self,
+        order: &NewAuthority,
+        surroundings: &mut Surroundings,
+    ) -> Result<Initialised, Error> {
+        if let Some(authority) = Authority::load(&self.authority_folder(), &self.passphrase)? {
             return Ok(self.initialised(Outcome::Unchanged, &authority));
         }
         let _lock = Lock::acquire(&self.authority_folder())?;
         // Another certgen may have made it meanwhile.
-        if let Some(authority) = Authority::load(&self.authority_folder())? {
+        if let Some(authority) = Authority::load(&self.authority_folder(), &self.passphrase)? {
             return Ok(self.initialised(Outcome::Unchanged, &authority));
         }
-        let authority = Authority::create(&self.authority_folder(), surroundings)?;
+        let authority = Authority::create(
+            &self.authority_folder(),
+            order,
+            &self.passphrase,
+            surroundings,
+        )?;
         Ok(self.initialised(Outcome::Created, &authority))
     }
 
@@ -241,8 +290,10 @@ impl Pki {
     }
 
     pub(crate) fn authority(&self) -> Result<Authority, Error> {
-        Authority::load(&self.authority_folder())?.ok_or_else(|| Error::NoAuthority {
-            dir: self.dir.clone(),
+        Authority::load(&self.authority_folder(), &self.passphrase)?.ok_or_else(|| {
+            Error::NoAuthority {
+                dir: self.dir.clone(),
+            }
         })
     }
 

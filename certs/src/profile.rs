@@ -14,9 +14,6 @@ use crate::name::{Identity, San};
 /// How far NotBefore lies in the past: the clocks of nodes are poor.
 const BACKDATE: Duration = Duration::minutes(5);
 
-/// How long an authority lives: ten years, three of them leap years.
-const AUTHORITY_LIFE: Duration = Duration::days(3653);
-
 fn named(common_name: &str) -> DistinguishedName {
     let mut subject = DistinguishedName::new();
     subject.push(DnType::CommonName, common_name);
@@ -27,6 +24,7 @@ fn named(common_name: &str) -> DistinguishedName {
 pub(crate) fn authority(
     common_name: &str,
     serial: Serial,
+    years: u32,
     now: OffsetDateTime,
 ) -> CertificateParams {
     let mut params = CertificateParams::default();
@@ -35,7 +33,7 @@ pub(crate) fn authority(
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.serial_number = Some(serial.into());
     params.not_before = now - BACKDATE;
-    params.not_after = now + AUTHORITY_LIFE;
+    params.not_after = now + Duration::days((i64::from(years) * 36_525 + 99) / 100);
     params.use_authority_key_identifier_extension = true;
     params
 }

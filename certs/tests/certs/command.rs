@@ -1,14 +1,18 @@
 //! Running certgen, and programs that are not ours.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) fn certgen(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_certgen"));
-    command.env("CERTGEN_DIR", dir).args(args);
+    command
+        .env("CERTGEN_DIR", dir)
+        .env_remove("CERTGEN_PASSPHRASE_FILE")
+        .stdin(Stdio::null())
+        .args(args);
     command
 }
 

@@ -12,3 +12,4 @@ mod handshake;
 mod life;
 mod pki;
 mod profile;
+mod secrets;
