@@ -23,7 +23,7 @@ use crate::wire::Will;
 pub(crate) struct Broker {
     pub(crate) limits: Limits,
     pub(crate) gate: Gate,
-    pub(crate) exchange: Exchange,
+    pub(crate) exchange: Arc<Exchange>,
     pub(crate) sessions: Sessions,
     pub(crate) store: Arc<Store>,
     pub(crate) admission: Admission,

@@ -4,11 +4,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fanout::{Fanout, Stopped};
+use crate::kept::Waiting;
 use crate::message::{Draft, Message};
 use crate::metrics::Metrics;
 use crate::retained::Retained;
 use crate::store::{Loaded, Store, Ticket};
-use crate::wire::Qos;
+use crate::wire::{FilterRequest, Qos};
 
 /// The most topics with a retained message; a message for one more is refused.
 pub(crate) const MAX_RETAINED: usize = 1_000_000;
@@ -29,6 +30,8 @@ struct State {
     seq: u64,
     position: u64,
     retained: Retained,
+    /// Which kept sessions a message is to wait for.
+    waiting: Waiting,
 }
 
 /// The order of all messages.
@@ -51,10 +54,10 @@ impl Exchange {
     }
 
     /// Takes in what outlived the process before. Later messages get higher numbers.
-    pub(crate) fn restore(&self, loaded: Loaded) {
+    pub(crate) fn restore(&self, loaded: &mut Loaded) {
         let mut state = self.state();
-        for message in loaded.retained {
-            state.seq = state.seq.max(message.seq());
+        state.seq = loaded.last_seq();
+        for message in loaded.retained.drain(..) {
             state.retained.apply(message);
         }
     }
@@ -74,17 +77,27 @@ impl Exchange {
         let mut state = self.state();
         let len = draft.len() as u64;
         let message = draft.seal(state.seq + 1, state.position);
+        let is_promised = message.qos() > Qos::AtMostOnce;
+        let waiting = if is_promised {
+            state.waiting.matching(message.topic(), message.origin())
+        } else {
+            Vec::new()
+        };
+        let is_stored = message.is_retain() || !waiting.is_empty();
+        if is_promised && is_stored && self.store.is_failing() {
+            return Err(ExchangeError::Unstorable);
+        }
         let mut ticket = Ticket::default();
         if message.is_retain() {
             let is_more = !message.payload().is_empty() && state.retained.len() >= MAX_RETAINED;
             if is_more && !state.retained.contains(message.topic()) {
                 return Err(ExchangeError::RetainedFull);
             }
-            if message.qos() > Qos::AtMostOnce && self.store.is_failing() {
-                return Err(ExchangeError::Unstorable);
-            }
             state.retained.apply(message.clone());
             ticket = self.store.retain(&message);
+        }
+        for number in waiting {
+            ticket = self.store.queue(number, &message);
         }
         state.seq += 1;
         state.position += len;
@@ -92,16 +105,28 @@ impl Exchange {
         Ok(ticket)
     }
 
-    /// The number of the last message.
-    pub(crate) fn last(&self) -> u64 {
-        self.state().seq
+    /// Notes what a session asks for, as one step in the order of messages: gives the number of the
+    /// last message before it and, with `is_told`, all retained messages for it.
+    ///
+    /// For a kept session, named by its number, later messages with QoS 1 and 2 are stored.
+    pub(crate) fn subscribe(
+        &self,
+        kept: Option<u64>,
+        request: &FilterRequest,
+        is_told: bool,
+        now_millis: i64,
+    ) -> (u64, Option<Vec<Message>>) {
+        let mut state = self.state();
+        if let Some(number) = kept {
+            state.waiting.insert(number, request);
+        }
+        let told = is_told.then(|| state.retained.matching(&request.filter, now_millis));
+        (state.seq, told)
     }
 
-    /// All retained messages that a valid filter asks for, and the number of the last message that
-    /// they can contain.
-    pub(crate) fn snapshot(&self, filter: &str, now_millis: i64) -> (u64, Vec<Message>) {
-        let state = self.state();
-        (state.seq, state.retained.matching(filter, now_millis))
+    /// Stores nothing more for this filter of a kept session.
+    pub(crate) fn unsubscribe(&self, number: u64, filter: &str) {
+        self.state().waiting.remove(number, filter);
     }
 
     /// Removes what expired, and says how much is there.

@@ -18,6 +18,7 @@ mod exchange;
 mod fanout;
 mod gate;
 mod identity;
+mod kept;
 mod limits;
 mod listener;
 mod message;
@@ -201,14 +202,26 @@ async fn assemble(
         messages: limits.queue_messages,
         bytes: limits.queue_bytes,
     };
-    let (store, loaded) = open_store(config, &metrics)?;
+    let (store, mut loaded) = open_store(config, &metrics)?;
     let store = Arc::new(store);
     let exchange = Exchange::new(fanout, store.clone(), metrics.clone());
-    exchange.restore(loaded);
+    let (last_session, exchange) = (loaded.last_session(), Arc::new(exchange));
+    exchange.restore(&mut loaded);
+    let sessions = Sessions::new(
+        bounds,
+        limits.sessions,
+        exchange.clone(),
+        store.clone(),
+        metrics.clone(),
+    );
+    let restored = sessions
+        .restore(loaded, last_session, bus::time::now())
+        .await;
+    restored.map_err(|_| StartError::Core)?;
     Ok(Arc::new(Broker {
         gate,
         exchange,
-        sessions: Sessions::new(bounds, limits.sessions, metrics.clone()),
+        sessions,
         admission: Admission::new(&limits),
         store,
         events: Events::new(&config.base),

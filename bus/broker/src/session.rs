@@ -3,6 +3,7 @@
 //! It outlives connections. A connection lends it [`Terms`]; while there is none, QoS 1 and 2
 //! wait. It never asks who may do what: that is decided before anything comes here.
 
+mod kept;
 mod outgoing;
 #[cfg(test)]
 mod tests;
@@ -174,13 +175,19 @@ impl Session {
     /// (MQTT 5 section 3.3.4).
     pub(crate) fn handle_message(&mut self, message: &Message) -> Pushed {
         let Some(delivery) = self.matched(message) else {
+            if message.qos() > Qos::AtMostOnce {
+                self.outgoing.finish(message);
+            }
             return Pushed::NotAsked;
         };
         if self.terms.is_none() && delivery.qos == Qos::AtMostOnce {
             return Pushed::NotAsked;
         }
         let pushed = self.outgoing.push(delivery, self.terms.is_some());
-        self.overflowed |= pushed == Pushed::Overflow;
+        if pushed == Pushed::Overflow {
+            self.overflowed = true;
+            self.outgoing.finish(message);
+        }
         pushed
     }
 

@@ -1,9 +1,12 @@
 //! All sessions, by identity and Client Identifier: opening, taking over, waiting for absent clients, ending.
 
+mod durable;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bus::time::Now;
 use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot};
 
 use crate::exchange::Exchange;
@@ -11,6 +14,7 @@ use crate::fanout::{Link, Sink, Stopped};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::session::{Bounds, Pushed, Session};
+use crate::store::Store;
 use crate::will::{self, Delayed, Fate, SessionFate};
 use crate::wire::Will;
 
@@ -23,6 +27,8 @@ pub(crate) struct Handle {
     pub(crate) wake: Notify,
     link: AsyncMutex<Option<Box<dyn Link>>>,
     metrics: Arc<Metrics>,
+    /// Where the messages that wait for it are, when it outlives the process.
+    store: Option<Arc<Store>>,
 }
 
 struct Bound {
@@ -32,17 +38,37 @@ struct Bound {
 }
 
 impl Handle {
-    fn new(number: u64, bounds: Bounds, metrics: Arc<Metrics>) -> Arc<Self> {
+    fn new(
+        number: u64,
+        bounds: Bounds,
+        metrics: Arc<Metrics>,
+        store: Option<Arc<Store>>,
+    ) -> Arc<Self> {
+        let mut session = Session::new(number, bounds);
+        if store.is_some() {
+            session.track();
+        }
         Arc::new(Self {
-            bound: Mutex::new(Bound {
-                session: Session::new(number, bounds),
-                epoch: 0,
-            }),
+            bound: Mutex::new(Bound { session, epoch: 0 }),
             number,
             wake: Notify::new(),
             link: AsyncMutex::new(None),
             metrics,
+            store,
         })
+    }
+
+    /// Its number, when the session outlives the process.
+    pub(crate) fn kept(&self) -> Option<u64> {
+        self.store.as_ref().map(|_| self.number)
+    }
+
+    /// Removes from the store what waits no more.
+    fn settle(&self, bound: &mut Bound) {
+        if let Some(store) = &self.store {
+            let finished = bound.session.take_finished();
+            store.unqueue(self.number, finished.into_iter());
+        }
     }
 
     /// The session's number.
@@ -60,13 +86,19 @@ impl Handle {
         if bound.epoch <= epoch {
             bound.epoch = epoch;
             with(&mut bound.session);
+            self.settle(&mut bound);
         }
     }
 
     /// Works with the session; none when another connection has it by now.
     pub(crate) fn with<T>(&self, epoch: u64, work: impl FnOnce(&mut Session) -> T) -> Option<T> {
         let mut bound = self.bound();
-        (bound.epoch == epoch).then(|| work(&mut bound.session))
+        if bound.epoch != epoch {
+            return None;
+        }
+        let done = work(&mut bound.session);
+        self.settle(&mut bound);
+        Some(done)
     }
 
     /// Asks the fan-out for a filter; the first one makes the link.
@@ -115,6 +147,7 @@ impl Sink for Handle {
                 }
             }
         }
+        self.settle(&mut bound);
         drop(bound);
         self.metrics.dropped("queue_full", dropped);
         self.metrics.dropped("oldest_of_absent", oldest);
@@ -172,16 +205,26 @@ pub(crate) struct Sessions {
     registry: Mutex<Registry>,
     bounds: Bounds,
     maximum: usize,
+    exchange: Arc<Exchange>,
+    store: Arc<Store>,
     metrics: Arc<Metrics>,
 }
 
 impl Sessions {
     /// None yet.
-    pub(crate) fn new(bounds: Bounds, maximum: usize, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        bounds: Bounds,
+        maximum: usize,
+        exchange: Arc<Exchange>,
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             registry: Mutex::default(),
             bounds,
             maximum,
+            exchange,
+            store,
             metrics,
         }
     }
@@ -214,6 +257,7 @@ impl Sessions {
             // A session that was to end with its connection ends with the take-over.
             if clean_start || before.expiry.is_zero() {
                 due = before.will.take().map(|d| (d.will, before.handle.number()));
+                self.end(&before.handle);
             } else {
                 kept = Some(before.handle);
             }
@@ -221,21 +265,27 @@ impl Sessions {
         let is_present = kept.is_some();
         let handle = kept.unwrap_or_else(|| {
             registry.last_number += 1;
-            Handle::new(registry.last_number, self.bounds, self.metrics.clone())
+            let is_kept = self.store.is_durable() && !expiry.is_zero();
+            let store = is_kept.then(|| self.store.clone());
+            Handle::new(
+                registry.last_number,
+                self.bounds,
+                self.metrics.clone(),
+                store,
+            )
         });
         let (kick, kicked) = oneshot::channel();
         let (gone, wait) = oneshot::channel();
-        registry.entries.insert(
-            key.to_owned(),
-            Entry {
-                handle: handle.clone(),
-                epoch,
-                present: Some(Present { kick, gone: wait }),
-                expiry,
-                expires: None,
-                will: None,
-            },
-        );
+        let entry = Entry {
+            handle: handle.clone(),
+            epoch,
+            present: Some(Present { kick, gone: wait }),
+            expiry,
+            expires: None,
+            will: None,
+        };
+        self.keep(key, &entry, None);
+        registry.entries.insert(key.to_owned(), entry);
         Ok(Opened {
             handle,
             is_present,
@@ -263,7 +313,7 @@ impl Sessions {
         handle: &Arc<Handle>,
         epoch: u64,
         will: Option<Will>,
-        now: Instant,
+        now: Now,
     ) -> Option<Will> {
         let mut registry = self.registry();
         let entry = registry.entries.get_mut(key);
@@ -276,27 +326,28 @@ impl Sessions {
             }
             _ => SessionFate::Ended,
         };
-        let fate = will.map(|will| will::fate(will, fate_of_session, now));
+        let fate = will.map(|will| will::fate(will, fate_of_session, now.mono));
         if let Some(entry) = entry
             && entry.epoch == epoch
         {
             entry.present = None;
-            entry.expires = Some(now + entry.expiry);
+            entry.expires = Some(now.mono + entry.expiry);
             handle.with(epoch, Session::disconnect).unwrap_or_default();
-            match fate {
-                Some(Fate::Later(delayed)) => entry.will = Some(delayed),
-                Some(Fate::Now(will)) => {
-                    if entry.expiry.is_zero() {
-                        registry.entries.remove(key);
-                    }
-                    return Some(will);
+            let due = match fate {
+                Some(Fate::Later(delayed)) => {
+                    entry.will = Some(delayed);
+                    None
                 }
-                _ => {}
-            }
+                Some(Fate::Now(will)) => Some(will),
+                _ => None,
+            };
             if entry.expiry.is_zero() {
                 registry.entries.remove(key);
+                self.end(handle);
+            } else {
+                self.keep(key, entry, Some(now.wall.unix_millis()));
             }
-            return None;
+            return due;
         }
         match fate {
             Some(Fate::Now(will)) => Some(will),
@@ -317,7 +368,11 @@ impl Sessions {
                 let will = entry.will.take();
                 due.extend(will.map(|delayed| (delayed.will, entry.handle.number())));
             }
-            entry.expires.is_none_or(|at| at > now)
+            let is_kept = entry.expires.is_none_or(|at| at > now);
+            if !is_kept {
+                self.end(&entry.handle);
+            }
+            is_kept
         });
         let count = registry.entries.len();
         drop(registry);

@@ -187,13 +187,11 @@ impl Store {
         self.write(Key::Retained(topic.to_owned()), None);
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions are not stored yet"))]
     /// Keeps a session.
     pub(crate) fn keep(&self, number: u64, session: Vec<u8>) -> Ticket {
         self.write(Key::Session(number), Some(session.into()))
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions are not stored yet"))]
     /// Removes a session and all that waits for it.
     pub(crate) fn end(&self, number: u64) {
         let Some(shared) = &self.shared else { return };
@@ -205,14 +203,12 @@ impl Store {
         self.write(Key::Session(number), None);
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions are not stored yet"))]
     /// Keeps a message that waits for a session.
     pub(crate) fn queue(&self, number: u64, message: &Message) -> Ticket {
         let key = Key::Queued(number, message.seq());
         self.write(key, Some(message.clone().into_bytes()))
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions are not stored yet"))]
     /// Removes messages that wait for a session no more.
     pub(crate) fn unqueue(&self, number: u64, seqs: impl Iterator<Item = u64>) {
         for seq in seqs {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::BytesMut;
 use tokio::sync::watch;
 
 use crate::store::{Outcome, Progress, Store, Ticket};
@@ -12,12 +13,34 @@ use crate::wire::{Qos, Reason};
 const MAXIMUM: usize = u16::MAX as usize;
 
 /// What is to be acknowledged.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Answer {
-    pub(super) qos: Qos,
-    pub(super) pid: u16,
-    /// It was refused, whatever the store says.
-    pub(super) refused: Option<Reason>,
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// A PUBLISH.
+    Publish {
+        qos: Qos,
+        pid: u16,
+        /// It was refused, whatever the store says.
+        refused: Option<Reason>,
+    },
+    /// SUBSCRIBE or UNSUBSCRIBE; the packet that says so.
+    Subscriptions(BytesMut),
+}
+
+impl Answer {
+    pub(super) fn publish(qos: Qos, pid: u16, refused: Option<Reason>) -> Self {
+        Self::Publish { qos, pid, refused }
+    }
+
+    /// Whether there is nothing to send.
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(
+            self,
+            Self::Publish {
+                qos: Qos::AtMostOnce,
+                ..
+            }
+        )
+    }
 }
 
 /// The acknowledgements of one connection.
@@ -39,7 +62,7 @@ impl Held {
 
     /// Takes out the oldest acknowledgement whose time has come, and what became of its write.
     pub(super) fn pop(&mut self) -> Option<(Answer, Outcome)> {
-        let &(ticket, answer) = self.waiting.front()?;
+        let &(ticket, _) = self.waiting.front()?;
         let outcome = match &mut self.progress {
             Some(progress) => progress.borrow_and_update().outcome(ticket),
             None => Outcome::Stored,
@@ -47,7 +70,7 @@ impl Held {
         if outcome == Outcome::Pending {
             return None;
         }
-        self.waiting.pop_front();
+        let (_, answer) = self.waiting.pop_front()?;
         if self.waiting.is_empty() && self.waiting.capacity() > 64 {
             self.waiting = VecDeque::new();
         }

@@ -141,8 +141,8 @@ impl Client {
         let pid = publish.pid;
         if publish.qos == Qos::ExactlyOnce && !self.with(|session| session.handle_qos2(pid))? {
             // Behind the acknowledgement of its first PUBLISH.
-            let (qos, refused) = (publish.qos, None);
-            return self.answer(Ticket::default(), Answer { qos, pid, refused }, out);
+            let again = Answer::publish(publish.qos, pid, None);
+            return self.answer(Ticket::default(), again, out);
         }
         let handed_over = if self.access.may_publish(&publish.topic) {
             self.hand_over(&publish)?
@@ -150,11 +150,7 @@ impl Client {
             self.refused("publish", &publish.topic);
             Err(Reason::NotAuthorized)
         };
-        let answer = Answer {
-            qos: publish.qos,
-            pid,
-            refused: handed_over.err(),
-        };
+        let answer = Answer::publish(publish.qos, pid, handed_over.err());
         self.answer(handed_over.unwrap_or_default(), answer, out)
     }
 
@@ -187,7 +183,7 @@ impl Client {
     fn answer(&mut self, ticket: Ticket, answer: Answer, out: &mut BytesMut) -> Result<(), End> {
         let must_wait = self.held.is_waiting() || ticket != Ticket::default();
         // With QoS 0 nothing is promised.
-        if must_wait && answer.qos > Qos::AtMostOnce {
+        if must_wait && !answer.is_nothing() {
             self.held.push(&self.broker.store, ticket, answer);
             return Ok(());
         }
@@ -197,9 +193,14 @@ impl Client {
     /// Writes the acknowledgements whose writes are stored, and the refusals of those that failed.
     pub(super) fn release(&mut self, out: &mut BytesMut) -> Result<(), End> {
         while let Some((mut answer, outcome)) = self.held.pop() {
-            if outcome == Outcome::Failed && answer.refused.is_none() {
+            if outcome == Outcome::Failed {
                 self.broker.metrics.refused("unstorable");
-                answer.refused = Some(Reason::QuotaExceeded);
+                match &mut answer {
+                    Answer::Publish { refused, .. } => {
+                        refused.get_or_insert(Reason::QuotaExceeded);
+                    }
+                    Answer::Subscriptions(_) => return Err(End::Ended(Reason::QuotaExceeded)),
+                }
             }
             self.write_answer(answer, out)?;
         }
@@ -208,7 +209,13 @@ impl Client {
 
     /// Acknowledges a PUBLISH, or refuses it as far as the client's MQTT has a word for that.
     fn write_answer(&self, answer: Answer, out: &mut BytesMut) -> Result<(), End> {
-        let Answer { qos, pid, refused } = answer;
+        let (qos, pid, refused) = match answer {
+            Answer::Publish { qos, pid, refused } => (qos, pid, refused),
+            Answer::Subscriptions(packet) => {
+                out.extend_from_slice(&packet);
+                return Ok(());
+            }
+        };
         if let (Some(reason), Version::V4) = (refused, self.version) {
             return Err(End::Ended(reason));
         }
@@ -234,7 +241,6 @@ impl Client {
         out: &mut BytesMut,
     ) -> Result<(), End> {
         let mut codes = Vec::with_capacity(filters.len());
-        let mut granted = Vec::with_capacity(filters.len());
         for request in filters {
             let qos = request.qos as u8;
             match self.check_filter(&request.filter)? {
@@ -242,12 +248,12 @@ impl Client {
                 None => {
                     codes.push(qos);
                     self.grant(&request, id).await?;
-                    granted.push(request);
                 }
             }
         }
-        wire::suback(out, self.version, pid, &codes);
-        Ok(())
+        let mut suback = BytesMut::new();
+        wire::suback(&mut suback, self.version, pid, &codes);
+        self.keep(suback, out)
     }
 
     /// Why a Topic Filter can't be subscribed to.
@@ -281,11 +287,13 @@ impl Client {
             subscribed.map_err(|_| End::Ended(Reason::ServerUnavailable))?;
         }
         // The fan-out misses nothing from here on, so the order of these two steps leaves no gap.
-        let (at, snapshot) = match request.retain_handling {
-            RetainHandling::Always => snapshot(exchange, &request.filter),
-            RetainHandling::IfNew if is_new => snapshot(exchange, &request.filter),
-            _ => (exchange.last(), None),
+        let is_told = match request.retain_handling {
+            RetainHandling::Always => true,
+            RetainHandling::IfNew => is_new,
+            RetainHandling::Never => false,
         };
+        let (kept, millis) = (self.handle.kept(), now().wall.unix_millis());
+        let (at, snapshot) = exchange.subscribe(kept, request, is_told, millis);
         self.with(|session| session.subscribe(request.clone(), id, at, snapshot))
     }
 
@@ -304,11 +312,26 @@ impl Client {
             if existed {
                 let done = self.handle.unsubscribe(filter, is_last).await;
                 done.map_err(|_| End::Ended(Reason::ServerUnavailable))?;
+                self.forget(filter);
             }
             codes.push(if existed { 0 } else { NO_SUBSCRIPTION });
         }
-        wire::unsuback(out, self.version, pid, &codes);
-        Ok(())
+        let mut unsuback = BytesMut::new();
+        wire::unsuback(&mut unsuback, self.version, pid, &codes);
+        self.keep(unsuback, out)
+    }
+
+    /// Stores nothing more for a filter.
+    pub(super) fn forget(&self, filter: &str) {
+        if let Some(number) = self.handle.kept() {
+            self.broker.exchange.unsubscribe(number, filter);
+        }
+    }
+
+    /// Stores the changed subscriptions of a kept session, and then sends `packet`.
+    fn keep(&mut self, packet: BytesMut, out: &mut BytesMut) -> Result<(), End> {
+        let ticket = self.broker.sessions.save(&self.session_key, self.epoch);
+        self.answer(ticket, Answer::Subscriptions(packet), out)
     }
 
     fn disconnect(&self, reason: u8, session_expiry: Option<u32>) -> End {
@@ -334,17 +357,9 @@ impl Client {
         };
         let now = now();
         let sessions = &self.broker.sessions;
-        let due = sessions.close(&self.session_key, &self.handle, self.epoch, will, now.mono);
+        let due = sessions.close(&self.session_key, &self.handle, self.epoch, will, now);
         if let Some(will) = due {
             self.broker.publish_will(will, self.handle.number(), now);
         }
     }
-}
-
-fn snapshot(
-    exchange: &crate::exchange::Exchange,
-    filter: &str,
-) -> (u64, Option<Vec<crate::message::Message>>) {
-    let (at, messages) = exchange.snapshot(filter, now().wall.unix_millis());
-    (at, Some(messages))
 }

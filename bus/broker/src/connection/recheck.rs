@@ -42,10 +42,12 @@ impl Client {
             self.refused("subscribe", filter);
             let done = self.handle.unsubscribe(filter, is_last).await;
             done.map_err(|_| End::Ended(Reason::ServerUnavailable))?;
+            self.forget(filter);
         }
         if withdrawn.is_empty() {
             Ok(())
         } else {
+            self.broker.sessions.save(&self.session_key, self.epoch);
             Err(End::Ended(Reason::NotAuthorized))
         }
     }

@@ -100,7 +100,6 @@ impl World {
 
     /// The session gets the snapshot, some time later.
     fn snapshot(&mut self, filter: &str) {
-        let (at, messages) = self.exchange.snapshot(filter, 0);
         let request = FilterRequest {
             filter: filter.to_owned(),
             qos: Qos::AtMostOnce,
@@ -108,7 +107,8 @@ impl World {
             retain_as_published: false,
             retain_handling: RetainHandling::Always,
         };
-        self.session.subscribe(request, None, at, Some(messages));
+        let (at, messages) = self.exchange.subscribe(None, &request, true, 0);
+        self.session.subscribe(request, None, at, messages);
     }
 
     /// The fan-out brings up to `count` messages, and the client reads.

@@ -1,5 +1,7 @@
 //! Messages on their way to one client: the queue, the window, and what waits for acknowledgement.
 
+mod kept;
+
 use std::collections::{HashMap, VecDeque};
 
 use bytes::BytesMut;
@@ -86,6 +88,10 @@ pub(super) struct Outgoing {
     resend: VecDeque<u16>,
     last_pid: u16,
     order: u64,
+    /// Whether it is told when a message is done with.
+    is_tracked: bool,
+    /// Numbers of counted messages that are done with: delivered, or dropped.
+    finished: Vec<u64>,
     /// Counted messages in the queue.
     messages: usize,
     /// Counted bytes in the queue and unacknowledged.
@@ -101,6 +107,8 @@ impl Outgoing {
             resend: VecDeque::new(),
             last_pid: 0,
             order: 0,
+            is_tracked: false,
+            finished: Vec::new(),
             messages: 0,
             bytes: 0,
         }
@@ -142,6 +150,9 @@ impl Outgoing {
         if queued.counted {
             self.messages -= 1;
             self.bytes -= queued.delivery.message.len();
+            if queued.delivery.qos > Qos::AtMostOnce {
+                self.finish(&queued.delivery.message);
+            }
         }
     }
 
@@ -213,6 +224,9 @@ impl Outgoing {
         match &inflight.flow {
             Flow::Released => true,
             Flow::Published(delivery) if delivery.qos == Qos::ExactlyOnce => {
+                if inflight.bytes > 0 && self.is_tracked {
+                    self.finished.push(delivery.message.seq());
+                }
                 self.bytes -= inflight.bytes;
                 inflight.bytes = 0;
                 inflight.flow = Flow::Released;
@@ -233,6 +247,11 @@ impl Outgoing {
     pub(super) fn abandon(&mut self, pid: u16) {
         if let Some(inflight) = self.inflight.remove(&pid) {
             self.bytes -= inflight.bytes;
+            if let Flow::Published(delivery) = &inflight.flow
+                && inflight.bytes > 0
+            {
+                self.finish(&delivery.message);
+            }
         }
     }
 

@@ -56,6 +56,24 @@ pub(crate) struct Loaded {
     pub(crate) queued: HashMap<u64, Vec<Message>>,
 }
 
+impl Loaded {
+    /// The highest number of a message in it.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.messages().map(Message::seq).max().unwrap_or(0)
+    }
+
+    /// The highest number of a session in it, or of one that a message came from.
+    pub(crate) fn last_session(&self) -> u64 {
+        let origins = self.messages().map(Message::origin);
+        let sessions = self.sessions.iter().map(|(number, _)| *number);
+        origins.chain(sessions).max().unwrap_or(0)
+    }
+
+    fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.retained.iter().chain(self.queued.values().flatten())
+    }
+}
+
 /// Opens the database; once at the start, and again after a failure.
 pub(super) type Opener = Box<dyn Fn() -> Result<Database, redb::Error> + Send>;
 

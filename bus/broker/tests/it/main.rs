@@ -9,6 +9,7 @@ mod access;
 mod clients;
 mod flows;
 mod hostile;
+mod kill;
 mod reload;
 mod restart;
 mod retained;

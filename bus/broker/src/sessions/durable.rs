@@ -1,0 +1,125 @@
+//! Sessions that outlive the process: writing them, removing them, and taking them up at the start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::time::Now;
+
+use super::{Entry, Handle, Sessions};
+use crate::fanout::Stopped;
+use crate::kept::Kept;
+use crate::message::Message;
+use crate::store::{Loaded, Ticket};
+
+impl Sessions {
+    /// Stores what a session is now; nothing when another connection has it, or it ends with the
+    /// process.
+    pub(crate) fn save(&self, key: &str, epoch: u64) -> Ticket {
+        let registry = self.registry();
+        match registry.entries.get(key) {
+            Some(entry) if entry.epoch == epoch => self.keep(key, entry, None),
+            _ => Ticket::default(),
+        }
+    }
+
+    pub(super) fn keep(&self, key: &str, entry: &Entry, left: Option<i64>) -> Ticket {
+        let Some(number) = entry.handle.kept() else {
+            return Ticket::default();
+        };
+        let expiry = entry.expiry.as_secs();
+        let kept = entry.handle.bound().session.keep(key, expiry, left);
+        match serde_json::to_vec(&kept) {
+            Ok(kept) => self.store.keep(number, kept),
+            Err(error) => {
+                tracing::error!(%error, "a session can't be written down");
+                Ticket::default()
+            }
+        }
+    }
+
+    /// Removes what is stored of a session that ended.
+    pub(super) fn end(&self, handle: &Handle) {
+        if let Some(number) = handle.kept() {
+            for filter in handle.bound().session.filters() {
+                self.exchange.unsubscribe(number, filter);
+            }
+            self.store.end(number);
+        }
+    }
+
+    /// Takes up the sessions of the process before, whose clients are all absent.
+    ///
+    /// # Errors
+    /// The message core has ended.
+    pub(crate) async fn restore(
+        &self,
+        mut loaded: Loaded,
+        last_number: u64,
+        now: Now,
+    ) -> Result<(), Stopped> {
+        self.registry().last_number = last_number;
+        for (number, written) in std::mem::take(&mut loaded.sessions) {
+            let waiting = loaded.queued.remove(&number).unwrap_or_default();
+            match serde_json::from_slice(&written) {
+                Ok(kept) => self.take_up(number, kept, waiting, now).await?,
+                Err(error) => {
+                    tracing::error!(%error, "a stored session can't be read: it is left out");
+                    self.store.end(number);
+                }
+            }
+        }
+        // What is left waits for nobody.
+        for number in loaded.queued.into_keys() {
+            self.store.end(number);
+        }
+        Ok(())
+    }
+
+    async fn take_up(
+        &self,
+        number: u64,
+        kept: Kept,
+        waiting: Vec<Message>,
+        now: Now,
+    ) -> Result<(), Stopped> {
+        let millis = now.wall.unix_millis();
+        // With a crash, its client left now.
+        let left = kept.left.unwrap_or(millis);
+        let away = u64::try_from(millis.saturating_sub(left)).unwrap_or(0);
+        let expiry = Duration::from_secs(kept.expiry);
+        let remaining = expiry.saturating_sub(Duration::from_millis(away));
+        if remaining.is_zero() {
+            self.store.end(number);
+            return Ok(());
+        }
+        let handle = self.handle(number, &kept, waiting);
+        for known in &kept.subscriptions {
+            let request = known.request();
+            handle.subscribe(&self.exchange, &request.filter).await?;
+            let kept = Some(number);
+            self.exchange.subscribe(kept, &request, false, millis);
+        }
+        let entry = Entry {
+            handle,
+            epoch: 0,
+            present: None,
+            expiry,
+            expires: Some(now.mono + remaining),
+            will: None,
+        };
+        self.keep(&kept.key, &entry, Some(left));
+        self.registry().entries.insert(kept.key, entry);
+        Ok(())
+    }
+
+    fn handle(&self, number: u64, kept: &Kept, waiting: Vec<Message>) -> Arc<Handle> {
+        let store = Some(self.store.clone());
+        let handle = Handle::new(number, self.bounds, self.metrics.clone(), store);
+        let mut bound = handle.bound();
+        let dropped = bound.session.restore(kept, waiting);
+        handle.settle(&mut bound);
+        drop(bound);
+        self.metrics.dropped("oldest_of_absent", dropped);
+        handle
+    }
+}
