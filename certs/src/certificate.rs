@@ -73,7 +73,7 @@ impl Certificate {
     }
 
     /// Parses a certificate; `None` when it is none.
-    fn from_der(der: CertificateDer<'static>) -> Option<Self> {
+    pub(crate) fn from_der(der: CertificateDer<'static>) -> Option<Self> {
         let (rest, parsed) = X509Certificate::from_der(&der).ok()?;
         if !rest.is_empty() {
             return None;

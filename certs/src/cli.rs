@@ -14,10 +14,11 @@ Examples:
   certgen issue broker bus --san 192.168.1.20,bus.example.org --force
   certgen show alice                     what is in it and until when it is valid
   certgen show ./some/cert.pem
+  certgen show localhost:8883            what a server shows
   certgen list --expiring 30d            what ends within a month
   certgen renew --all                    what has two thirds of its life behind it
   certgen revoke alice --reason key-compromise
-  certgen export kitchen --to ./kitchen   plain copies, to carry them there";
+  certgen export kitchen --to ./carry    plain copies, to carry them there";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 it is there now, 1 it could not be done, 2 the command line is wrong,
@@ -149,8 +150,8 @@ pub(crate) enum Command {
     },
     /// Shows what a certificate says and until when it is valid
     Show {
-        /// The name of an identity, role/name, ca, or a PEM file
-        #[arg(value_name = "NAME|FILE")]
+        /// The name of an identity, role/name, ca, a PEM file, or a TLS server as host:port
+        #[arg(value_name = "NAME|FILE|HOST:PORT")]
         what: String,
     },
     /// Lists the identities and until when their certificates are valid

@@ -245,7 +245,7 @@ fn revoked(what: &str) -> Result<Revoked, Error> {
     })
 }
 
-/// Finds what `what` names: an identity of the PKI, its authority, or any file.
+/// Finds what `what` names: an identity of the PKI, its authority, any file, or a server.
 fn show(pki: &Pki, what: &str) -> Result<Vec<output::Shown>, Error> {
     let mut paths = Vec::new();
     if let Ok(name) = what.parse::<Name>() {
@@ -262,7 +262,16 @@ fn show(pki: &Pki, what: &str) -> Result<Vec<output::Shown>, Error> {
         }
     }
     if paths.is_empty() {
-        paths.push(what.into());
+        let path = PathBuf::from(what);
+        if let Some((host, port)) = certs::host_and_port(what).filter(|_| !path.exists()) {
+            let certificates = certs::certificates_of(host, port)?;
+            let shown = certificates.into_iter().map(|certificate| output::Shown {
+                path: path.clone(),
+                certificate,
+            });
+            return Ok(shown.collect());
+        }
+        paths.push(path);
     }
     let mut shown = Vec::new();
     for path in paths {

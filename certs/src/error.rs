@@ -113,6 +113,15 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A server can't be asked for its certificates.
+    #[error("{server} shows no certificate: check host and port, and that it speaks TLS there")]
+    Unreachable {
+        /// Host and port.
+        server: String,
+        /// What the system or the server said.
+        #[source]
+        source: io::Error,
+    },
     /// A revoked certificate can't be renewed.
     #[error("{what} was revoked, and stays so: make a new one with `{command}`")]
     Revoked {

@@ -8,8 +8,10 @@
 mod bench;
 mod certgen;
 mod command;
+mod golden;
 mod handshake;
 mod life;
+mod peers;
 mod pki;
 mod profile;
 mod secrets;
