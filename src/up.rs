@@ -73,6 +73,7 @@ fn defaults(data: &Path) -> Settings {
     let mut settings = Settings::default();
     let pki = data.join("pki");
     settings.bus.pki = pki.join("broker/bus");
+    settings.bus.data = Some(data.join("bus"));
     settings.bus.plain_listen = Some(SocketAddr::from(([127, 0, 0, 1], 1883)));
     settings.bus.anonymous = Some(bus_broker::Role::Viewer);
     settings.coap_bridge.pki = pki.join("bridge/coap");

@@ -126,3 +126,15 @@ fn a_response_topic_gets_the_ack_too() {
     assert_eq!((&ack["id"], &ack["status"]), (&json!("rr"), &json!("ok")));
     drop(node);
 }
+
+#[test]
+fn what_was_acknowledged_outlives_a_kill() {
+    let mut system = System::start(&[]);
+    let admin = system.issue("admin", "root");
+    publish_retained(&admin, 500, "nodebus/v1/kept", true);
+    system.kill_and_restart();
+    let all = system.subscribe("nodebus/v1/kept/#");
+    wait_for("500 messages", || {
+        (all.messages().len() == 500).then_some(())
+    });
+}

@@ -61,32 +61,19 @@ impl System {
     /// Starts it with further arguments and waits until it says that it is up.
     pub(crate) fn start(args: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let ports = [
-            "admin.listen=127.0.0.1:0",
-            "bus.listen=127.0.0.1:0",
-            "bus.plain_listen=127.0.0.1:0",
-            "coap_bridge.listen=127.0.0.1:0",
-            "ws_bridge.listen=127.0.0.1:0",
-            "dashboard_gw.listen=127.0.0.1:0",
-        ];
-        let mut command = nodebus();
-        command.arg("up").arg("--data").arg(data.path());
-        for port in ports {
-            command.args(["--set", port]);
-        }
-        command.args(args);
-        let mut process = Process::start("nodebus up", &mut command);
-        process.wait_for_line("the greeting", |line| line.contains("Stop:").then_some(()));
-        let listeners = process
-            .lines()
-            .iter()
-            .filter_map(|line| listener(line))
-            .collect();
+        let (process, listeners) = start_up(data.path(), args);
         Self {
             process,
             listeners,
             data,
         }
+    }
+
+    /// Ends it without a warning and starts it again with the same data folder.
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.process.kill();
+        self.process.wait();
+        (self.process, self.listeners) = start_up(self.data.path(), &[]);
     }
 
     fn address(&self, scheme: &str) -> SocketAddr {
@@ -142,6 +129,30 @@ impl System {
     pub(crate) fn metric(&self, name: &str, labels: &str) -> f64 {
         metric(self.admin(), name, labels)
     }
+}
+
+fn start_up(data: &Path, args: &[&str]) -> (Process, HashMap<String, SocketAddr>) {
+    let mut command = nodebus();
+    command.arg("up").arg("--data").arg(data);
+    for key in [
+        "admin.listen",
+        "bus.listen",
+        "bus.plain_listen",
+        "coap_bridge.listen",
+        "ws_bridge.listen",
+        "dashboard_gw.listen",
+    ] {
+        command.args(["--set", &format!("{key}=127.0.0.1:0")]);
+    }
+    command.args(args);
+    let mut process = Process::start("nodebus up", &mut command);
+    process.wait_for_line("the greeting", |line| line.contains("Stop:").then_some(()));
+    let listeners = process
+        .lines()
+        .iter()
+        .filter_map(|line| listener(line))
+        .collect();
+    (process, listeners)
 }
 
 fn metric(admin: SocketAddr, name: &str, labels: &str) -> f64 {
