@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use certs::{CRL_DAYS, Identity, KeyType, Name, RevocationReason, Role, San, Within};
+use certs::{CRL_DAYS, Format, Identity, KeyType, Name, RevocationReason, Role, San, Within};
 use clap::{Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
@@ -135,6 +135,12 @@ pub(crate) enum Command {
         /// Certifies the key of this certification request (PEM); the key stays where it is
         #[arg(long, value_name = "FILE", conflicts_with = "key_type")]
         csr: Option<PathBuf>,
+        /// The user, or their number, to whom the files are given; renewing keeps them so
+        #[arg(long, value_name = "USER", value_parser = certs::user)]
+        owner: Option<u32>,
+        /// The group, or its number, of a service that may read them too; renewing keeps it so
+        #[arg(long, value_name = "GROUP", value_parser = certs::group)]
+        group: Option<u32>,
         /// Replaces a certificate that exists
         #[arg(long)]
         force: bool,
@@ -215,6 +221,9 @@ pub(crate) enum Command {
         /// The folder, which need not exist
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
+        /// In which form
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// Keeps the keys that nodes share with the CoAP bridge for DTLS
     Psk {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use certs::{
     Certificate, Error, Existing, Identity, Name, NewAuthority, Passphrase, Pki, Renewal, Request,
-    Revoked, Surroundings, Within,
+    Revoked, Rights, Surroundings, Within,
 };
 use serde::Serialize;
 
@@ -79,6 +79,8 @@ pub(crate) fn run(args: Args, surroundings: &mut Surroundings) -> Result<Said, E
             days,
             key_type,
             csr,
+            owner,
+            group,
             force,
         } => {
             let request = Request {
@@ -87,6 +89,7 @@ pub(crate) fn run(args: Args, surroundings: &mut Surroundings) -> Result<Said, E
                 days,
                 key_type,
                 csr,
+                rights: Rights { owner, group },
                 existing: if force {
                     Existing::Replace
                 } else {
@@ -135,8 +138,8 @@ pub(crate) fn run(args: Args, surroundings: &mut Surroundings) -> Result<Said, E
             let answer = pki.crl(days, surroundings)?;
             Said::new(&answer, report::revocations(&answer, now))
         }
-        Command::Export { who, to } => {
-            let answer = pki.export(&identity(&pki, who)?, &to)?;
+        Command::Export { who, to, format } => {
+            let answer = pki.export(&identity(&pki, who)?, &to, format)?;
             Said::new(&answer, report::exported(&answer, now))
         }
         Command::Psk { file, command } => {

@@ -113,6 +113,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// There is no such user or group.
+    #[error("{name:?} is not in {}: make it first, or give its number", file.display())]
+    Unknown {
+        /// The user or group.
+        name: String,
+        /// Where it was looked for.
+        file: PathBuf,
+    },
     /// A server can't be asked for its certificates.
     #[error("{server} shows no certificate: check host and port, and that it speaks TLS there")]
     Unreachable {

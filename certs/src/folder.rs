@@ -13,6 +13,7 @@ use crate::certificate::Certificate;
 use crate::error::Error;
 use crate::files::{self, PUBLIC, SECRET};
 use crate::key::Key;
+use crate::rights::Rights;
 
 const LIVE: &str = "..live";
 
@@ -79,14 +80,24 @@ pub(crate) fn read(folder: &Path) -> Result<Found, Error> {
 }
 
 /// Writes a new generation beside the live one and makes it the live one. Needs the lock.
-pub(crate) fn write(folder: &Path, serial: &str, content: &Content<'_>) -> Result<(), Error> {
+///
+/// Its files belong to whom `rights` says or else to whom those before did.
+pub(crate) fn write(
+    folder: &Path,
+    serial: &str,
+    content: &Content<'_>,
+    rights: Rights,
+) -> Result<(), Error> {
     files::make_folder(folder)?;
+    let kept = rights.or(Rights::of_folder(folder));
     let generation = format!("..{serial}");
     let inner = folder.join(&generation);
     files::make_folder(&inner)?;
     for (name, mode, text) in &content.files {
         files::create(&inner.join(name), *mode, text.as_bytes())?;
+        kept.apply(&inner.join(name))?;
     }
+    kept.apply(&inner)?;
     files::sync_folder(&inner)?;
 
     let before = std::fs::read_link(folder.join(LIVE)).ok();

@@ -3,12 +3,13 @@
 use crate::authority::Authority;
 use crate::certificate::Certificate;
 use crate::error::Error;
-use crate::folder::{self, Content};
+use crate::folder::{self, Content, FILES};
 use crate::index;
 use crate::key::Key;
 use crate::name::{Identity, San};
 use crate::pki::Pki;
 use crate::profile::{self, Serial};
+use crate::rights::Rights;
 use crate::surroundings::Surroundings;
 
 /// A certificate that was decided upon.
@@ -18,6 +19,8 @@ pub(crate) struct Order<'a> {
     /// Days of validity; the role's own when `None`.
     pub(crate) days: Option<u32>,
     pub(crate) key: Key,
+    /// To whom its files are given; to whom they were given before where it says nothing.
+    pub(crate) rights: Rights,
 }
 
 impl Pki {
@@ -50,9 +53,28 @@ impl Pki {
         let certificate = Certificate::first_from_pem(&cert, &folder.join("cert.pem"))?;
         index::add(&self.index_path(), identity, &certificate, order.days, now)?;
         let content = Content::new(&authority.pem, &cert, &order.key);
-        folder::write(&folder, &serial.to_hex(), &content)?;
+        folder::write(&folder, &serial.to_hex(), &content, order.rights)?;
+        self.give(identity, order.rights)?;
         self.hand_out_revocations(identity)?;
         Ok(certificate)
+    }
+
+    /// Gives the files of an identity to whom `rights` says, and lets them reach them.
+    pub(crate) fn give(&self, identity: &Identity, rights: Rights) -> Result<(), Error> {
+        if rights == Rights::default() {
+            return Ok(());
+        }
+        let folder = self.folder(identity);
+        Rights::let_pass(self.dir())?;
+        Rights::let_pass(&self.dir().join(identity.role.as_str()))?;
+        for name in FILES {
+            let path = folder.join(name);
+            if path.exists() {
+                rights.apply(&path)?;
+            }
+        }
+        rights.apply(&folder.join("..live/"))?;
+        rights.apply(&folder)
     }
 
     pub(crate) fn no_authority_key(&self) -> Error {

@@ -22,6 +22,7 @@ use crate::issuing::Order;
 use crate::key::{Key, KeyType};
 use crate::name::{Identity, Name, San};
 use crate::passphrase::Passphrase;
+use crate::rights::Rights;
 use crate::role::Role;
 use crate::surroundings::Surroundings;
 
@@ -127,6 +128,8 @@ pub struct Request {
     pub key_type: KeyType,
     /// A certification request (PEM file) of someone who keeps the key; none is made then.
     pub csr: Option<PathBuf>,
+    /// To whom the files are given, also those of a certificate that exists.
+    pub rights: Rights,
     /// What to do with a certificate that exists and differs.
     pub existing: Existing,
 }
@@ -152,6 +155,7 @@ impl Request {
             days: None,
             key_type: KeyType::default(),
             csr: None,
+            rights: Rights::default(),
             existing: Existing::Keep,
         }
     }
@@ -259,12 +263,14 @@ impl Pki {
         // What needs no writing needs no lock, and works in a folder that can only be read.
         let authority = self.authority()?;
         if let Decision::Keep(certificate) = self.decide(request, &authority, surroundings)? {
+            self.give(&request.identity, request.rights)?;
             return Ok(self.issued(Outcome::Unchanged, request, certificate));
         }
         let _lock = Lock::acquire(&self.authority_folder())?;
         let authority = self.authority()?;
         match self.decide(request, &authority, surroundings)? {
             Decision::Keep(certificate) => {
+                self.give(&request.identity, request.rights)?;
                 Ok(self.issued(Outcome::Unchanged, request, certificate))
             }
             Decision::Issue(outcome, sans) => {
@@ -273,6 +279,7 @@ impl Pki {
                     sans: &sans,
                     days: request.days,
                     key: request.key()?,
+                    rights: request.rights,
                 };
                 let certificate = self.sign(&order, &authority, surroundings)?;
                 Ok(self.issued(outcome, request, certificate))

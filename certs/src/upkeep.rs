@@ -16,6 +16,7 @@ use crate::key::Key;
 use crate::name::{Identity, Name};
 use crate::pki::{Issued, Outcome, Pki, Reason};
 use crate::revocation::CRL_DAYS;
+use crate::rights::Rights;
 use crate::role::Role;
 use crate::surroundings::Surroundings;
 
@@ -274,6 +275,7 @@ impl Pki {
             sans: &existing.sans,
             days,
             key,
+            rights: Rights::default(),
         };
         self.sign(&order, authority, surroundings)
     }

@@ -332,3 +332,51 @@ fn keys_of_every_kind_are_certified_and_kept_on_renewal() {
         assert!(done(path, &["verify", &cert]).contains("is good"));
     }
 }
+
+#[test]
+fn a_constrained_node_compiles_its_identity_in() {
+    let dir = folder();
+    let path = dir.path();
+    done(path, &["init"]);
+    done(path, &["issue", "node", "kitchen"]);
+    let to = path.join("carry");
+    let file = |name: &str| to.join(name).display().to_string();
+    let args = ["export", "kitchen", "--format", "c", "--to"];
+    done(path, &[&args[..], &[to.to_str().unwrap()]].concat());
+    let der = std::fs::read(to.join("cert.der")).unwrap();
+    assert!(der.len() < 600, "{} bytes", der.len());
+    let certified = openssl(&[
+        "x509",
+        "-inform",
+        "DER",
+        "-in",
+        &file("cert.der"),
+        "-noout",
+        "-pubkey",
+    ]);
+    let key = file("key.der");
+    assert_eq!(
+        openssl(&["pkey", "-inform", "DER", "-in", &key, "-pubout"]),
+        certified
+    );
+
+    let header = std::fs::read_to_string(to.join("identity.h")).unwrap();
+    let (_, array) = header.split_once("nodebus_cert_der[] = {").unwrap();
+    let (array, _) = array.split_once("};").unwrap();
+    let bytes = array
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty());
+    let bytes: Vec<u8> = bytes
+        .map(|word| u8::from_str_radix(word.trim_start_matches("0x"), 16).unwrap())
+        .collect();
+    assert_eq!(bytes, der);
+    for (name, mode) in [
+        ("cert.der", 0o644),
+        ("key.der", 0o600),
+        ("identity.h", 0o600),
+    ] {
+        let meta = to.join(name).metadata().unwrap();
+        assert_eq!(meta.permissions().mode() & 0o777, mode, "{name}");
+    }
+}

@@ -14,4 +14,5 @@ mod life;
 mod peers;
 mod pki;
 mod profile;
+mod rights;
 mod secrets;
