@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Stdio;
 
 use certs::{Error, Existing, Flaw, Outcome, Reason, RevocationReason, Revoked, State, Within};
 
 use crate::bench::{Bench, identity};
-use crate::command::{done, folder, json, openssl, peer, refused, run};
+use crate::command::{certgen, done, folder, json, openssl, peer, refused, run};
 
 #[test]
 fn renewing_keeps_the_key_unless_told_otherwise() {
@@ -379,4 +380,58 @@ fn a_constrained_node_compiles_its_identity_in() {
         let meta = to.join(name).metadata().unwrap();
         assert_eq!(meta.permissions().mode() & 0o777, mode, "{name}");
     }
+}
+
+#[test]
+fn a_kill_while_revoking_or_renewing_leaves_a_usable_pki() {
+    for (args, moment) in [
+        (&["revoke", "viewer"][..], "ca/..index.json.new"),
+        (&["revoke", "viewer"], "ca/..crl.pem.new"),
+        (&["revoke", "viewer"], "ca/crl.pem"),
+        (&["renew", "--all", "--within", "0%"], "ca/..index.json.new"),
+        (
+            &["renew", "--all", "--within", "0%"],
+            "broker/bus/...live.new",
+        ),
+    ] {
+        let dir = folder();
+        let path = dir.path();
+        done(path, &["bundle", "quickstart"]);
+        let mut child = certgen(path, args).stdout(Stdio::null()).spawn().unwrap();
+        // Some moments are short: when it is missed, the command is killed later or not at all.
+        while path.join(moment).symlink_metadata().is_err() && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        for one in json(path, &["list", "--json"]).as_array().unwrap() {
+            assert_ne!(one["state"], "damaged", "{args:?} killed at {moment}");
+        }
+        done(path, args);
+        let viewer = path.join("viewer/viewer/cert.pem").display().to_string();
+        let verdict = run(path, &["verify", &viewer]).status.code();
+        assert_eq!(verdict, Some(i32::from(args[0] == "revoke")));
+        if args[0] == "revoke" {
+            let copy = std::fs::read(path.join("broker/bus/crl.pem")).unwrap();
+            assert_eq!(copy, std::fs::read(path.join("ca/crl.pem")).unwrap());
+        }
+    }
+}
+
+#[test]
+fn many_revocations_at_once_are_all_listed() {
+    let dir = folder();
+    let path = dir.path();
+    done(path, &["bundle", "quickstart"]);
+    let names = ["viewer", "operator", "coap", "ws", "dashboard"];
+    let children: Vec<_> = names
+        .iter()
+        .map(|name| certgen(path, &["revoke", name, "--quiet"]).spawn().unwrap())
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let made = json(path, &["crl", "--json"]);
+    assert_eq!((&made["listed"], &made["number"]), (&5.into(), &6.into()));
 }
