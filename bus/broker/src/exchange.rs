@@ -9,6 +9,7 @@ use crate::message::{Draft, Message};
 use crate::metrics::Metrics;
 use crate::retained::Retained;
 use crate::store::{Loaded, Store, Ticket};
+use crate::sys;
 use crate::wire::{FilterRequest, Qos};
 
 /// The most topics with a retained message; a message for one more is refused.
@@ -94,7 +95,9 @@ impl Exchange {
                 return Err(ExchangeError::RetainedFull);
             }
             state.retained.apply(message.clone());
-            ticket = self.store.retain(&message);
+            if !message.topic().starts_with(sys::PREFIX) {
+                ticket = self.store.retain(&message);
+            }
         }
         for number in waiting {
             ticket = self.store.queue(number, &message);

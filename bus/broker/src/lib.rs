@@ -28,6 +28,7 @@ mod retained;
 mod session;
 mod sessions;
 mod store;
+mod sys;
 mod tls;
 mod topic;
 mod upkeep;

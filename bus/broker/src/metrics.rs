@@ -37,6 +37,8 @@ pub(crate) struct Metrics {
     pub(crate) retained: Gauge,
     /// Their size.
     pub(crate) retained_bytes: Gauge,
+    /// Sessions whose clients are present.
+    pub(crate) clients: Gauge,
     /// Sessions, with clients present or absent.
     pub(crate) sessions: Gauge,
     /// Messages lost in the message core.
@@ -103,6 +105,7 @@ impl Metrics {
             Unit::Bytes,
             self.retained_bytes.clone(),
         );
+        r.register("clients", "Clients connected", self.clients.clone());
         r.register(
             "sessions",
             "Sessions, clients present or absent",
@@ -155,6 +158,13 @@ impl Metrics {
     pub(crate) fn reloaded(&self, what: &'static str, result: &'static str) {
         let labels = [("what", what), ("result", result)];
         self.reloads.get_or_create(&labels).inc();
+    }
+
+    /// Messages that clients did not get, for whatever reason.
+    pub(crate) fn dropped_in_total(&self) -> u64 {
+        let reasons = ["queue_full", "oldest_of_absent", "expired", "too_large"];
+        let counts = reasons.map(|reason| self.dropped.get_or_create(&[("reason", reason)]).get());
+        counts.iter().sum()
     }
 
     /// Counts a packet that ended its connection.

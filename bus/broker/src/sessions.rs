@@ -375,7 +375,12 @@ impl Sessions {
             is_kept
         });
         let count = registry.entries.len();
+        let present = registry.entries.values().filter(|e| e.present.is_some());
+        let clients = present.count();
         drop(registry);
+        self.metrics
+            .clients
+            .set(i64::try_from(clients).unwrap_or(i64::MAX));
         self.metrics
             .sessions
             .set(i64::try_from(count).unwrap_or(i64::MAX));

@@ -83,6 +83,8 @@ struct State {
     ended: Vec<u64>,
     /// The commit that the next write is part of.
     next: u64,
+    /// Something was written since the last commit, even if nothing of it is left to be done.
+    is_due: bool,
     is_failing: bool,
     is_closing: bool,
 }
@@ -120,6 +122,7 @@ impl Store {
                 batch: Batch::new(),
                 ended: Vec::new(),
                 next: 1,
+                is_due: false,
                 is_failing: false,
                 is_closing: false,
             }),
@@ -140,6 +143,12 @@ impl Store {
     /// Whether anything outlives the process.
     pub(crate) fn is_durable(&self) -> bool {
         self.shared.is_some()
+    }
+
+    /// Whether its thread has ended, although nobody closed it.
+    pub(crate) fn has_died(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
 
     /// Whether the disk takes nothing now.
@@ -166,6 +175,7 @@ impl Store {
                 state.batch.insert(key, value);
             }
         }
+        state.is_due = true;
         let ticket = Ticket(state.next);
         drop(state);
         shared.written.notify_one();
@@ -243,9 +253,15 @@ fn run(shared: &Shared, mut disk: Disk, metrics: &Metrics) {
                 Ticket(state.next),
             );
             state.next += 1;
+            state.is_due = false;
             taken
         };
-        let committed = disk.commit(&batch, &ended);
+        let is_empty = batch.is_empty() && ended.is_empty() && !is_failing;
+        let committed = if is_empty {
+            Ok(())
+        } else {
+            disk.commit(&batch, &ended)
+        };
         let is_ok = committed.is_ok();
         match committed {
             Ok(()) => {
@@ -282,7 +298,7 @@ fn run(shared: &Shared, mut disk: Disk, metrics: &Metrics) {
 /// failed, and whether this one is the last.
 fn gather(shared: &Shared) -> (bool, bool) {
     let mut state = shared.state();
-    while state.batch.is_empty() && !state.is_closing {
+    while !state.is_due && !state.is_closing {
         let waited = shared.written.wait(state);
         state = waited.unwrap_or_else(PoisonError::into_inner);
     }
@@ -298,6 +314,7 @@ fn gather(shared: &Shared) -> (bool, bool) {
 /// Takes a batch that failed up again, below what was written since.
 fn put_back(state: &mut State, batch: Batch, ended: Vec<u64>) {
     state.is_failing = true;
+    state.is_due = true;
     for (key, value) in batch {
         let is_ended = matches!(&key, Key::Queued(of, _) if state.ended.contains(of));
         if !is_ended {

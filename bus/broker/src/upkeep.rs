@@ -8,6 +8,7 @@ use bus::time::now;
 use crate::broker::Broker;
 use crate::fanout::{Link, Sink, Stopped};
 use crate::message::{Draft, Message, Parts};
+use crate::sys::Sys;
 use crate::wire::Qos;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -16,6 +17,8 @@ const TICK: Duration = Duration::from_secs(1);
 const PATIENCE: u32 = 10;
 /// Ticks between two looks at the retained messages.
 const RETAINED: u32 = 30;
+/// Ticks between two messages on a topic of `$SYS`, as with mosquitto.
+const SYS: u32 = 10;
 /// How long connections may take to end after a stop.
 const FAREWELL: Duration = Duration::from_secs(4);
 /// No client can publish to it.
@@ -28,6 +31,8 @@ pub(crate) enum UpkeepError {
     Stopped(#[from] Stopped),
     #[error("the message core does not answer: the supervisor restarts the process")]
     Silent,
+    #[error("the store's thread has ended: the supervisor restarts the process")]
+    StoreEnded,
 }
 
 /// When the watchdog's message last came through.
@@ -113,16 +118,22 @@ pub(crate) async fn run(broker: Arc<Broker>, watchdog: Watchdog) -> Result<(), U
 }
 
 async fn watch(broker: &Broker, mut watchdog: Watchdog) -> Result<(), UpkeepError> {
-    let mut ticks = 0_u32;
+    let (mut ticks, mut sys) = (0_u32, Sys::new(now()));
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
             () = broker.shutdown.stopping() => break,
         }
         watchdog.tick(broker)?;
+        if broker.store.has_died() {
+            return Err(UpkeepError::StoreEnded);
+        }
         let now = now();
         for (will, origin) in broker.sessions.handle_timeout(now.mono) {
             broker.publish_will(will, origin, now);
+        }
+        if ticks.is_multiple_of(SYS) {
+            sys.tell(broker, now);
         }
         if ticks.is_multiple_of(RETAINED) {
             broker.exchange.handle_timeout(now.wall.unix_millis());

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -91,7 +93,9 @@ impl fmt::Debug for Disk {
 
 impl Disk {
     pub(super) fn open(folder: &Path) -> Result<(Self, Loaded), StoreError> {
-        std::fs::create_dir_all(folder).map_err(|source| StoreError::Folder {
+        // What clients say to each other is nobody else's business.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|source| StoreError::Folder {
             path: folder.to_owned(),
             source,
         })?;

@@ -146,3 +146,22 @@ async fn retain_handling_is_the_subscribers() {
         assert!(client.message().await.retain);
     }
 }
+
+#[tokio::test]
+async fn the_broker_tells_of_itself_to_who_may_know() {
+    let broker = broker(Role::Viewer).await;
+    let mut viewer = broker.v5("v").await;
+    assert_eq!(viewer.subscribe(5, 1, "$SYS/#", 0).await, 0x87);
+    viewer.subscribe(5, 2, "b/#", 0).await;
+    let mut admin = broker.role(Role::Admin, "admin").await;
+    admin
+        .subscribe(5, 1, "$SYS/broker/clients/connected", 0)
+        .await;
+    while admin.message().await.payload != b"2" {}
+    admin.subscribe(5, 2, "$SYS/broker/version", 0).await;
+    assert!(admin.message().await.payload.starts_with(b"nodebus "));
+    // And a wildcard in front does not ask for it.
+    admin.subscribe(5, 3, "#", 0).await;
+    assert_eq!(admin.ping().await, []);
+    assert_eq!(viewer.ping().await, []);
+}
