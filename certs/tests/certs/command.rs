@@ -11,6 +11,7 @@ pub(crate) fn certgen(dir: &Path, args: &[&str]) -> Command {
     command
         .env("CERTGEN_DIR", dir)
         .env_remove("CERTGEN_PASSPHRASE_FILE")
+        .env("COLUMNS", "100")
         .stdin(Stdio::null())
         .args(args);
     command
