@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bus::admin::Admin;
 use bytes::BytesMut;
@@ -11,6 +12,8 @@ use super::*;
 use crate::fanout::{Link, Pending, Sink};
 use crate::message::Parts;
 use crate::session::{Bounds, Session, Terms};
+use crate::store::Outcome;
+use crate::store::tests::{on_disk, outcome};
 use crate::topic;
 use crate::wire::{FilterRequest, Qos, RetainHandling, Version};
 
@@ -135,6 +138,65 @@ impl World {
             rest = after;
         }
     }
+}
+
+#[test]
+fn what_can_not_be_stored_is_refused_before_anybody_gets_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let is_full = Arc::new(AtomicBool::new(false));
+    let store = Arc::new(on_disk(folder.path(), is_full.clone()));
+    let fanout = Arc::new(Slow::default());
+    let metrics = Arc::new(Metrics::new(&Admin::default()));
+    let exchange = Exchange::new(fanout.clone(), store.clone(), metrics);
+    let publish = |topic: &str, qos, retain| {
+        exchange.publish(Draft::new(&Parts {
+            topic,
+            payload: b"x",
+            qos,
+            retain,
+            origin: 0,
+            expires: None,
+            properties: &[],
+        }))
+    };
+    let request = FilterRequest {
+        filter: "queue".to_owned(),
+        qos: Qos::ExactlyOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::Never,
+    };
+    exchange.subscribe(Some(1), &request, false, 0);
+    let before = publish("a", Qos::AtLeastOnce, true).unwrap();
+    assert_eq!(outcome(&store, before), Outcome::Stored);
+    is_full.store(true, Ordering::SeqCst);
+    // Nobody knows yet: it is told, and not acknowledged.
+    let first = publish("b", Qos::AtLeastOnce, true).unwrap();
+    assert_eq!(outcome(&store, first), Outcome::Failed);
+
+    let told = fanout.0.lock().unwrap().len();
+    for (topic, qos, retain) in [
+        ("c", Qos::AtLeastOnce, true),
+        ("c", Qos::ExactlyOnce, true),
+        ("queue", Qos::AtLeastOnce, false),
+    ] {
+        assert_eq!(publish(topic, qos, retain), Err(ExchangeError::Unstorable));
+    }
+    assert_eq!(fanout.0.lock().unwrap().len(), told);
+    // What is promised to nobody goes on.
+    let free = publish("queue", Qos::AtMostOnce, false);
+    assert_eq!(free, Ok(Ticket::default()));
+    let free = publish("c", Qos::AtLeastOnce, false);
+    assert_eq!(free, Ok(Ticket::default()));
+
+    is_full.store(false, Ordering::SeqCst);
+    assert_eq!(
+        outcome(&store, publish("d", Qos::AtMostOnce, true).unwrap()),
+        Outcome::Stored
+    );
+    let after = publish("queue", Qos::AtLeastOnce, false).unwrap();
+    assert_eq!(outcome(&store, after), Outcome::Stored);
+    store.close();
 }
 
 #[derive(Debug, Clone)]

@@ -66,8 +66,25 @@ fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new(&Admin::default()))
 }
 
+/// A store on a disk that takes nothing while `is_full`.
+pub(crate) fn on_disk(folder: &Path, is_full: Arc<AtomicBool>) -> Store {
+    let path = folder.join("bus.redb");
+    let open = move || {
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
+        let backend = Full(FileBackend::new(file)?, is_full.clone());
+        Ok(Database::builder().create_with_backend(backend)?)
+    };
+    let (disk, _) = Disk::with(Box::new(open)).unwrap();
+    Store::start(disk, metrics()).unwrap()
+}
+
 /// What became of a write, once it is decided.
-fn outcome(store: &Store, ticket: Ticket) -> Outcome {
+pub(crate) fn outcome(store: &Store, ticket: Ticket) -> Outcome {
     let progress = store.progress().unwrap();
     let deadline = bus::time::now().after(Duration::from_secs(20));
     loop {
@@ -145,19 +162,7 @@ fn a_write_that_was_undone_before_its_commit_counts_as_stored() {
 fn what_a_full_disk_refuses_is_not_stored_and_comes_later() {
     let folder = tempfile::tempdir().unwrap();
     let is_full = Arc::new(AtomicBool::new(false));
-    let (path, full) = (folder.path().join("bus.redb"), is_full.clone());
-    let open = move || {
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)?;
-        let backend = Full(FileBackend::new(file)?, full.clone());
-        Ok(Database::builder().create_with_backend(backend)?)
-    };
-    let (disk, _) = Disk::with(Box::new(open)).unwrap();
-    let store = Store::start(disk, metrics()).unwrap();
+    let store = on_disk(folder.path(), is_full.clone());
     let before = store.retain(&message(1, "a", "before"));
     assert_eq!(outcome(&store, before), Outcome::Stored);
 
