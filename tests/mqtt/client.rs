@@ -1,0 +1,263 @@
+//! A raw packet client: sends any bytes, right or wrong, and waits for packets with a deadline.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::brokers::Broker;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A name that no other test uses.
+pub(crate) fn unique() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!(
+        "t{}x{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+/// A UTF-8 string or binary data as it is on the wire, whatever it contains.
+pub(crate) fn field(data: impl AsRef<[u8]>) -> Vec<u8> {
+    let data = data.as_ref();
+    let length = u16::try_from(data.len()).unwrap();
+    [&length.to_be_bytes(), data].concat()
+}
+
+/// A packet of a first byte and a body, with its Remaining Length.
+pub(crate) fn packet(head: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    let mut bytes = vec![head];
+    let mut rest = body.len();
+    loop {
+        let digit = u8::try_from(rest % 128).unwrap();
+        rest /= 128;
+        bytes.push(if rest > 0 { digit | 128 } else { digit });
+        if rest == 0 {
+            break;
+        }
+    }
+    [bytes, body].concat()
+}
+
+/// Properties of less than 128 bytes with their length; nothing before MQTT 5.
+pub(crate) fn properties(version: u8, data: &[u8]) -> Vec<u8> {
+    if version < 5 {
+        return Vec::new();
+    }
+    [&[u8::try_from(data.len()).unwrap()], data].concat()
+}
+
+/// A CONNECT with the given flags, properties and payload behind the client id.
+pub(crate) fn connect(version: u8, flags: u8, props: &[u8], id: &str, rest: &[u8]) -> Vec<u8> {
+    let props = properties(version, props);
+    let parts: [&[u8]; 6] = [
+        b"\0\x04MQTT",
+        &[version, flags, 0, 60],
+        &props,
+        &field(id),
+        rest,
+        b"",
+    ];
+    packet(0x10, &parts)
+}
+
+/// A PUBLISH; `head` is its first byte, and says whether there is a packet id.
+pub(crate) fn publish(
+    version: u8,
+    head: u8,
+    topic: &str,
+    id: u16,
+    props: &[u8],
+    payload: &str,
+) -> Vec<u8> {
+    let id = if head & 6 == 0 {
+        vec![]
+    } else {
+        id.to_be_bytes().to_vec()
+    };
+    packet(
+        head,
+        &[
+            &field(topic),
+            &id,
+            &properties(version, props),
+            payload.as_bytes(),
+        ],
+    )
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Received {
+    pub(crate) head: u8,
+    pub(crate) body: Vec<u8>,
+}
+
+/// A PUBLISH that was received.
+pub(crate) struct Message {
+    pub(crate) head: u8,
+    pub(crate) topic: String,
+    pub(crate) id: u16,
+    pub(crate) props: Vec<u8>,
+    pub(crate) payload: String,
+}
+
+pub(crate) struct Client {
+    stream: TcpStream,
+    pub(crate) version: u8,
+}
+
+impl Client {
+    /// Connects TCP only.
+    pub(crate) fn raw(broker: &Broker, version: u8) -> Self {
+        let stream = TcpStream::connect(&broker.address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, version }
+    }
+
+    /// Connects with a clean session of its own.
+    pub(crate) fn new(broker: &Broker, version: u8) -> Self {
+        Self::with(broker, version, 2, &[], &unique()).0
+    }
+
+    /// Connects with flags and properties; also returns the CONNACK.
+    pub(crate) fn with(
+        broker: &Broker,
+        version: u8,
+        flags: u8,
+        props: &[u8],
+        id: &str,
+    ) -> (Self, Received) {
+        let mut client = Self::raw(broker, version);
+        client.send(&connect(version, flags, props, id, &[]));
+        let ack = client.receive();
+        assert_eq!((ack.head, ack.body[1]), (0x20, 0), "refused: {ack:?}");
+        (client, ack)
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    fn read(&mut self) -> std::io::Result<Received> {
+        let mut byte = [0];
+        self.stream.read_exact(&mut byte)?;
+        let head = byte[0];
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            self.stream.read_exact(&mut byte)?;
+            length |= usize::from(byte[0] & 127) << shift;
+            shift += 7;
+            if byte[0] < 128 {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        Ok(Received { head, body })
+    }
+
+    #[track_caller]
+    pub(crate) fn receive(&mut self) -> Received {
+        self.read().expect("a packet")
+    }
+
+    #[track_caller]
+    pub(crate) fn message(&mut self) -> Message {
+        let Received { head, body } = self.receive();
+        assert_eq!(head >> 4, 3, "no PUBLISH: {head:x} {body:x?}");
+        let mut rest = body.as_slice();
+        let mut take = |count: usize| {
+            let (taken, left) = rest.split_at(count);
+            rest = left;
+            taken.to_vec()
+        };
+        let number = |bytes: Vec<u8>| u16::from_be_bytes([bytes[0], bytes[1]]);
+        let length = number(take(2));
+        let topic = String::from_utf8(take(length.into())).unwrap();
+        let id = if head & 6 == 0 { 0 } else { number(take(2)) };
+        let props = if self.version == 5 {
+            let length = take(1)[0];
+            take(length.into())
+        } else {
+            vec![]
+        };
+        let payload = String::from_utf8(rest.to_vec()).unwrap();
+        Message {
+            head,
+            topic,
+            id,
+            props,
+            payload,
+        }
+    }
+
+    /// Whatever was sent before has been answered with nothing.
+    #[track_caller]
+    pub(crate) fn nothing_more(&mut self) {
+        self.send(&[0xC0, 0]);
+        assert_eq!(
+            self.receive(),
+            Received {
+                head: 0xD0,
+                body: vec![]
+            }
+        );
+    }
+
+    /// The broker closes the connection, at most after a CONNACK that refuses or a DISCONNECT.
+    #[track_caller]
+    pub(crate) fn closed(&mut self) {
+        loop {
+            match self.read() {
+                Ok(Received { head: 0x20, body }) => assert_ne!(body[1], 0, "accepted"),
+                Ok(Received { head, body }) => assert_eq!(head, 0xE0, "{body:x?}"),
+                Err(error) => {
+                    let kind = error.kind();
+                    let open = matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut);
+                    assert!(!open, "still open");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A SUBSCRIBE to one filter has failed: by its SUBACK or by the end of the connection.
+    #[track_caller]
+    pub(crate) fn refused(&mut self) {
+        if let Ok(Received { head: 0x90, body }) = self.read() {
+            assert!(body.last().unwrap() & 0x80 != 0, "accepted: {body:x?}");
+        }
+    }
+
+    /// Says goodbye and waits for the end, whichever side comes first.
+    pub(crate) fn leave(mut self) {
+        self.stream.write_all(&[0xE0, 0]).ok();
+        while self.read().is_ok() {}
+    }
+
+    /// SUBSCRIBE to one filter; the SUBACK's code.
+    #[track_caller]
+    pub(crate) fn subscribe(&mut self, filter: &str, options: u8) -> u8 {
+        let props = properties(self.version, &[]);
+        self.send(&packet(
+            0x82,
+            &[&[0, 9], &props, &field(filter), &[options]],
+        ));
+        let ack = self.receive();
+        assert_eq!((ack.head, &ack.body[..2]), (0x90, &[0, 9][..]));
+        *ack.body.last().unwrap()
+    }
+
+    pub(crate) fn publish(&mut self, head: u8, topic: &str, payload: &str) {
+        let bytes = publish(self.version, head, topic, 7, &[], payload);
+        self.send(&bytes);
+        if head & 6 == 2 {
+            let ack = self.receive();
+            assert_eq!((ack.head, &ack.body[..2]), (0x40, &[0, 7][..]));
+        }
+    }
+}
