@@ -49,11 +49,7 @@ impl Default for Config {
         Self {
             name: BridgeId::from_text("coap"),
             listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 5683)),
-            bus: BusUrl {
-                tls: true,
-                host: "localhost".to_owned(),
-                port: 8883,
-            },
+            bus: BusUrl::default(),
             pki: PathBuf::from("pki"),
             base: Base::default(),
             max_time: Duration::from_secs(120),
@@ -123,13 +119,7 @@ impl Config {
 
     /// Will and filters are added by the bridge runtime.
     pub(crate) fn session(&self) -> SessionConfig {
-        SessionConfig {
-            url: self.bus.clone(),
-            pki: self.pki.clone(),
-            client_id: self.name.to_string(),
-            will: None,
-            filters: Vec::new(),
-        }
+        SessionConfig::new(self.bus.clone(), self.pki.clone(), self.name.to_string())
     }
 }
 

@@ -60,11 +60,7 @@ impl Default for Config {
         Self {
             name: BridgeId::from_text("dashboard"),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
-            bus: BusUrl {
-                tls: true,
-                host: "localhost".to_owned(),
-                port: 8883,
-            },
+            bus: BusUrl::default(),
             pki: PathBuf::from("pki"),
             base: Base::default(),
             allow_write_without_login: false,

@@ -57,11 +57,7 @@ impl Default for Config {
         Self {
             name: BridgeId::from_text("ws"),
             listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8083)),
-            bus: BusUrl {
-                tls: true,
-                host: "localhost".to_owned(),
-                port: 8883,
-            },
+            bus: BusUrl::default(),
             pki: PathBuf::from("pki"),
             base: Base::default(),
             ping_interval: Duration::from_secs(15),
@@ -161,13 +157,7 @@ impl Config {
 
     /// Will and filters are added by the bridge runtime.
     pub(crate) fn session(&self) -> SessionConfig {
-        SessionConfig {
-            url: self.bus.clone(),
-            pki: self.pki.clone(),
-            client_id: self.name.to_string(),
-            will: None,
-            filters: Vec::new(),
-        }
+        SessionConfig::new(self.bus.clone(), self.pki.clone(), self.name.to_string())
     }
 }
 

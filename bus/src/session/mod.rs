@@ -105,6 +105,20 @@ pub struct SessionConfig {
     pub filters: Vec<String>,
 }
 
+impl SessionConfig {
+    /// A session without a Will and without subscriptions.
+    #[must_use]
+    pub fn new(url: BusUrl, pki: PathBuf, client_id: String) -> Self {
+        Self {
+            url,
+            pki,
+            client_id,
+            will: None,
+            filters: Vec::new(),
+        }
+    }
+}
+
 /// Why a session can't be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {

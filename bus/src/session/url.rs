@@ -14,6 +14,17 @@ pub struct BusUrl {
     pub port: u16,
 }
 
+impl Default for BusUrl {
+    /// The bus on this machine, `mqtts://localhost:8883`.
+    fn default() -> Self {
+        Self {
+            tls: true,
+            host: "localhost".to_owned(),
+            port: 8883,
+        }
+    }
+}
+
 /// Why a text is no address of a broker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not the address of a broker: write mqtts://host:8883")]
