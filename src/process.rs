@@ -106,12 +106,15 @@ impl Process {
             signal(SignalKind::terminate()).context("no signals can be received")?;
         let mut interrupt =
             signal(SignalKind::interrupt()).context("no signals can be received")?;
+        // The bus reads its files again by itself; the other parts do at their next connect.
+        let mut hangup = signal(SignalKind::hangup()).context("no signals can be received")?;
         let target = shutdown.clone();
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
+                    _ = hangup.recv() => continue,
                 }
                 if target.is_stopping() {
                     target.kill();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::{
-    CoapNode, Identity, PATIENCE, System, WsNode, certgen, publish, run, wait_for,
+    CoapNode, Identity, PATIENCE, Subscriber, System, WsNode, certgen, publish, run, wait_for,
 };
 
 /// Everything still works: what a well-behaved node pushes now arrives.
@@ -73,6 +73,27 @@ fn a_certificate_of_another_authority() {
         "certificate_unknown_issuer",
     );
     assert_alive(&system);
+}
+
+#[test]
+fn a_revoked_certificate_loses_its_connection_and_gets_no_other() {
+    let system = System::start(&[]);
+    let alice = system.issue("operator", "alice");
+    // It connects again by itself when it is put out.
+    let connected = Subscriber::start(&alice, "nodebus/v1/#", &[]);
+    system.certgen(&["revoke", "alice"]);
+    wait_for_metric(
+        &system,
+        "bus_broker_handshakes_total",
+        "certificate_revoked",
+    );
+    let before = connected.messages().len();
+    assert_alive(&system);
+    assert_eq!(
+        connected.messages().len(),
+        before,
+        "the revoked client still hears the bus"
+    );
 }
 
 #[test]

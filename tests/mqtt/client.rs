@@ -109,6 +109,13 @@ pub(crate) struct Client {
     pub(crate) version: u8,
 }
 
+/// A read failed because the connection ended, not because nothing came.
+#[track_caller]
+fn ended(error: &std::io::Error) {
+    let silent = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+    assert!(!silent, "still open");
+}
+
 impl Client {
     /// Connects TCP only.
     pub(crate) fn raw(broker: &Broker, version: u8) -> Self {
@@ -215,12 +222,7 @@ impl Client {
             match self.read() {
                 Ok(Received { head: 0x20, body }) => assert_ne!(body[1], 0, "accepted"),
                 Ok(Received { head, body }) => assert_eq!(head, 0xE0, "{body:x?}"),
-                Err(error) => {
-                    let kind = error.kind();
-                    let open = matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut);
-                    assert!(!open, "still open");
-                    return;
-                }
+                Err(error) => return ended(&error),
             }
         }
     }
@@ -228,8 +230,12 @@ impl Client {
     /// A SUBSCRIBE to one filter has failed: by its SUBACK or by the end of the connection.
     #[track_caller]
     pub(crate) fn refused(&mut self) {
-        if let Ok(Received { head: 0x90, body }) = self.read() {
-            assert!(body.last().unwrap() & 0x80 != 0, "accepted: {body:x?}");
+        match self.read() {
+            Ok(Received { head: 0x90, body }) => {
+                assert!(body.last().unwrap() & 0x80 != 0, "accepted: {body:x?}");
+            }
+            Ok(Received { head, body }) => assert_eq!(head, 0xE0, "{body:x?}"),
+            Err(error) => ended(&error),
         }
     }
 

@@ -115,9 +115,15 @@ impl System {
 
     /// Issues a further certificate.
     pub(crate) fn issue(&self, role: &str, name: &str) -> Identity {
-        let (code, out, err) = certgen(&self.data.path().join("pki"), &["issue", role, name]);
-        assert_eq!(code, 0, "{out}{err}");
+        self.certgen(&["issue", role, name]);
         self.identity(role, name)
+    }
+
+    /// Runs certgen on the system's certificates.
+    #[track_caller]
+    pub(crate) fn certgen(&self, args: &[&str]) {
+        let (code, out, err) = certgen(&self.data.path().join("pki"), args);
+        assert_eq!(code, 0, "{out}{err}");
     }
 
     /// Subscribes with the viewer's certificate.
