@@ -104,9 +104,12 @@ impl Identity {
     /// # Errors
     /// A file is missing, unreadable or holds something else.
     pub fn load(folder: &Path) -> Result<Self, TlsError> {
-        let roots = certificates(folder.join("ca.pem"))?;
-        let chain = certificates(folder.join("cert.pem"))?;
-        let (path, key) = read(folder.join("key.pem"))?;
+        // certgen swaps all three with one link; following it once keeps them of one generation.
+        let files = folder.join("..live").canonicalize();
+        let files = files.unwrap_or_else(|_| folder.to_owned());
+        let roots = certificates(files.join("ca.pem"))?;
+        let chain = certificates(files.join("cert.pem"))?;
+        let (path, key) = read(files.join("key.pem"))?;
         let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| TlsError::NoPem {
             path,
             what: "private key",
