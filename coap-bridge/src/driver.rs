@@ -227,7 +227,7 @@ impl Driver {
     /// Sends what is to be sent. A datagram that can't be sent is lost, as any may be.
     fn transmit(&mut self) {
         while let Some(transmit) = self.bridge.poll_transmit() {
-            let to = self.wire(transmit.to);
+            let to = self.wire(transmit.to.address());
             if let Err(error) = self.socket.try_send_to(&transmit.bytes, to) {
                 self.metrics.send_errors.inc();
                 tracing::debug!(peer.addr = %to, %error, "a datagram could not be sent");

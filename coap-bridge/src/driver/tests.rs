@@ -90,7 +90,10 @@ async fn serve_node(socket: UdpSocket, bridge: SocketAddr, uid: &str) {
             endpoint.respond(exchange, response, now().mono);
         }
         while let Some(transmit) = endpoint.poll_transmit() {
-            socket.send_to(&transmit.bytes, transmit.to).await.unwrap();
+            socket
+                .send_to(&transmit.bytes, transmit.to.address())
+                .await
+                .unwrap();
         }
         let (len, from) = socket.recv_from(&mut buffer).await.unwrap();
         endpoint.handle_datagram(from, &buffer[..len], now().mono);

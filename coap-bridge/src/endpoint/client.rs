@@ -1,7 +1,6 @@
 //! Requests of ours: tokens, blocks, observations, deadlines.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use super::message::{Request, Response};
 use super::metrics::Dropped;
 use super::observe::Observation;
 use super::options::number;
+use super::remote::Remote;
 use super::timers::Timers;
 use super::{Endpoint, Event};
 
@@ -88,7 +88,7 @@ pub(super) enum Purpose {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) id: RequestId,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Remote,
     pub(super) request: Request,
     pub(super) purpose: Purpose,
     pub(super) deadline: Instant,
@@ -147,7 +147,7 @@ impl Client {
     }
 
     /// Whether we have asked `peer` with this token.
-    pub(super) fn has_asked(&self, peer: SocketAddr, token: &Token) -> bool {
+    pub(super) fn has_asked(&self, peer: Remote, token: &Token) -> bool {
         self.requests
             .get(token)
             .is_some_and(|outgoing| outgoing.peer == peer)
@@ -210,7 +210,7 @@ impl Endpoint {
 
     pub(super) fn start_request(
         &mut self,
-        to: SocketAddr,
+        to: Remote,
         request: Request,
         observe: bool,
         timeout: Duration,

@@ -2,7 +2,6 @@
 //! NSTART. It never looks at resources, options or tokens.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use super::parameters::{
     ACK_RANDOM_FACTOR, ACK_TIMEOUT, EXCHANGE_LIFETIME, MAX_RETRANSMIT, NON_LIFETIME,
 };
 use super::peer::{Active, Peer, Queued, Sight};
+use super::remote::Remote;
 use super::timers::Timers;
 use super::{Limits, Transmit};
 
@@ -46,13 +46,13 @@ pub(super) struct BacklogFull;
 
 #[derive(Debug)]
 pub(super) struct MessageLayer {
-    peers: HashMap<SocketAddr, Peer>,
+    peers: HashMap<Remote, Peer>,
     /// How many mids are remembered in all.
     seen: usize,
     /// Which peer's message is to be sent again.
-    retransmit: Timers<SocketAddr>,
+    retransmit: Timers<Remote>,
     /// When a peer may be forgotten; may be earlier than its own `expires`, which it grows behind.
-    idle: Timers<SocketAddr>,
+    idle: Timers<Remote>,
     transmits: VecDeque<Transmit>,
     outcomes: VecDeque<Outcome>,
     next_send: u64,
@@ -83,13 +83,13 @@ impl MessageLayer {
 
     pub(super) fn handle_datagram(
         &mut self,
-        from: SocketAddr,
+        from: Remote,
         datagram: &[u8],
         now: Instant,
     ) -> Option<Received> {
         self.metrics.received.inc();
         // Nothing can be sent there, so nothing from there can be honest.
-        if from.port() == 0 {
+        if from.address().port() == 0 {
             self.metrics.dropped(Dropped::PortZero);
             return None;
         }
@@ -135,7 +135,7 @@ impl MessageLayer {
         }
     }
 
-    fn handle_empty(&mut self, from: SocketAddr, kind: Type, mid: u16, now: Instant) {
+    fn handle_empty(&mut self, from: Remote, kind: Type, mid: u16, now: Instant) {
         match kind {
             // CoAP ping (RFC 7252 section 4.3).
             Type::Con => {
@@ -155,7 +155,7 @@ impl MessageLayer {
 
     /// Remembers the mid of a Confirmable or Non-confirmable message; a duplicate gets what the
     /// first one got (RFC 7252 section 4.5).
-    fn is_new(&mut self, from: SocketAddr, message: &Message, now: Instant) -> bool {
+    fn is_new(&mut self, from: Remote, message: &Message, now: Instant) -> bool {
         let lifetime = match message.kind {
             Type::Con => EXCHANGE_LIFETIME,
             _ => NON_LIFETIME,
@@ -182,7 +182,7 @@ impl MessageLayer {
     }
 
     /// Forgets the mids of the peer that was silent for longest, which is not `keep`.
-    fn evict(&mut self, keep: SocketAddr, now: Instant) -> bool {
+    fn evict(&mut self, keep: Remote, now: Instant) -> bool {
         // Each turn moves a peer to its true deadline or forgets one, so this ends.
         while let Some((at, addr)) = self.idle.pop_first() {
             let Some(peer) = self.peers.get_mut(&addr) else {
@@ -208,7 +208,7 @@ impl MessageLayer {
         false
     }
 
-    fn peer(&mut self, addr: SocketAddr, now: Instant) -> &mut Peer {
+    fn peer(&mut self, addr: Remote, now: Instant) -> &mut Peer {
         let Self {
             peers,
             idle,
@@ -222,13 +222,13 @@ impl MessageLayer {
         })
     }
 
-    fn transmit(&mut self, to: SocketAddr, bytes: Bytes) {
+    fn transmit(&mut self, to: Remote, bytes: Bytes) {
         self.metrics.sent.inc();
         self.transmits.push_back(Transmit { to, bytes });
     }
 
     /// Sends a message as the acknowledgement of `mid`, and keeps it for duplicates.
-    pub(super) fn piggyback(&mut self, to: SocketAddr, mid: u16, message: Message) {
+    pub(super) fn piggyback(&mut self, to: Remote, mid: u16, message: Message) {
         let bytes = Message {
             kind: Type::Ack,
             mid,
@@ -239,16 +239,16 @@ impl MessageLayer {
     }
 
     /// Acknowledges a Confirmable message.
-    pub(super) fn acknowledge(&mut self, to: SocketAddr, mid: u16) {
+    pub(super) fn acknowledge(&mut self, to: Remote, mid: u16) {
         self.answer(to, mid, Message::empty(Type::Ack, mid).encode());
     }
 
     /// Rejects a message.
-    pub(super) fn reset(&mut self, to: SocketAddr, mid: u16) {
+    pub(super) fn reset(&mut self, to: Remote, mid: u16) {
         self.answer(to, mid, Message::empty(Type::Rst, mid).encode());
     }
 
-    fn answer(&mut self, to: SocketAddr, mid: u16, bytes: Bytes) {
+    fn answer(&mut self, to: Remote, mid: u16, bytes: Bytes) {
         if let Some(peer) = self.peers.get_mut(&to) {
             peer.remember_answer(mid, &bytes);
         }
@@ -256,7 +256,7 @@ impl MessageLayer {
     }
 
     /// Sends a Non-confirmable message, once.
-    pub(super) fn send_non(&mut self, to: SocketAddr, message: Message, now: Instant) {
+    pub(super) fn send_non(&mut self, to: Remote, message: Message, now: Instant) {
         let peer = self.peer(to, now);
         peer.keep_until(now + NON_LIFETIME);
         let mid = peer.next_mid();
@@ -271,7 +271,7 @@ impl MessageLayer {
     /// Sends a Confirmable message, at once or when those before it are done.
     pub(super) fn send_con(
         &mut self,
-        to: SocketAddr,
+        to: Remote,
         message: Message,
         now: Instant,
     ) -> Result<SendId, BacklogFull> {
@@ -285,7 +285,7 @@ impl MessageLayer {
         Ok(id)
     }
 
-    fn start_next(&mut self, to: SocketAddr, now: Instant) {
+    fn start_next(&mut self, to: Remote, now: Instant) {
         let Some(peer) = self.peers.get_mut(&to) else {
             return;
         };
@@ -312,7 +312,7 @@ impl MessageLayer {
         self.transmit(to, bytes);
     }
 
-    fn take_active(&mut self, from: SocketAddr, mid: u16, now: Instant) -> Option<SendId> {
+    fn take_active(&mut self, from: Remote, mid: u16, now: Instant) -> Option<SendId> {
         let peer = self.peers.get_mut(&from)?;
         let id = peer.active.take_if(|active| active.mid == mid)?.id;
         self.retransmit.cancel(&from);
@@ -321,7 +321,7 @@ impl MessageLayer {
     }
 
     /// Stops sending a message; it has no [`Outcome`] any more.
-    pub(super) fn cancel(&mut self, to: SocketAddr, id: SendId, now: Instant) {
+    pub(super) fn cancel(&mut self, to: Remote, id: SendId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&to) else {
             return;
         };
@@ -352,7 +352,7 @@ impl MessageLayer {
         }
     }
 
-    fn handle_retransmit(&mut self, addr: SocketAddr, now: Instant) {
+    fn handle_retransmit(&mut self, addr: Remote, now: Instant) {
         let Some(peer) = self.peers.get_mut(&addr) else {
             return;
         };

@@ -18,6 +18,7 @@ mod observe;
 pub mod options;
 pub mod parameters;
 mod peer;
+mod remote;
 mod responses;
 mod server;
 #[cfg(test)]
@@ -25,7 +26,6 @@ mod tests;
 mod timers;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -38,6 +38,7 @@ use layer::{MessageLayer, Outcome, Received};
 pub(crate) use message::percent_decoded;
 pub use message::{Request, Response};
 pub use metrics::Metrics;
+pub use remote::{Remote, SessionId};
 pub use server::ExchangeId;
 use server::Server;
 pub(crate) use timers::Timers;
@@ -80,7 +81,7 @@ impl Default for Limits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
     /// Where to.
-    pub to: SocketAddr,
+    pub to: Remote,
     /// The datagram.
     pub bytes: Bytes,
 }
@@ -93,7 +94,7 @@ pub enum Event {
         /// Goes into the answer.
         exchange: ExchangeId,
         /// Who asks.
-        peer: SocketAddr,
+        peer: Remote,
         /// What is asked.
         request: Request,
     },
@@ -103,7 +104,7 @@ pub enum Event {
         /// Which one.
         id: RequestId,
         /// Who was asked.
-        peer: SocketAddr,
+        peer: Remote,
         /// The response, put together from its blocks; or why there is none.
         result: Result<Response, RequestError>,
         /// Notifications will follow, until one with `last` or [`Endpoint::cancel`].
@@ -114,7 +115,7 @@ pub enum Event {
         /// The request that began the observation.
         id: RequestId,
         /// Who notifies.
-        peer: SocketAddr,
+        peer: Remote,
         /// The new representation, put together from its blocks.
         response: Response,
         /// The peer has ended the observation.
@@ -126,7 +127,7 @@ pub enum Event {
 ///
 /// After each input (`handle_*`, [`Endpoint::request`], [`Endpoint::respond`] ...) drain
 /// [`Endpoint::poll_event`], then [`Endpoint::poll_transmit`]; call [`Endpoint::handle_timeout`]
-/// when [`Endpoint::poll_timeout`] has come. Time must not go back. Addresses are compared as they
+/// when [`Endpoint::poll_timeout`] has come. Time must not go back. Remotes are compared as they
 /// are: pass IPv4 addresses as such (not mapped into IPv6), and IPv6 ones without flow information.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -158,7 +159,8 @@ impl Endpoint {
     }
 
     /// A datagram has come in.
-    pub fn handle_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) {
+    pub fn handle_datagram(&mut self, from: impl Into<Remote>, datagram: &[u8], now: Instant) {
+        let from = from.into();
         match self.layer.handle_datagram(from, datagram, now) {
             Some(Received::Request(message)) => self.handle_request(from, message, now),
             Some(Received::Response(message, send)) => {
@@ -220,12 +222,12 @@ impl Endpoint {
     /// [`RequestError::Busy`] when too much waits already.
     pub fn request(
         &mut self,
-        to: SocketAddr,
+        to: impl Into<Remote>,
         request: Request,
         timeout: Duration,
         now: Instant,
     ) -> Result<RequestId, RequestError> {
-        self.start_request(to, request, false, timeout, now)
+        self.start_request(to.into(), request, false, timeout, now)
     }
 
     /// As [`Endpoint::request`], and asks to be notified of changes (RFC 7641). When the response
@@ -235,18 +237,18 @@ impl Endpoint {
     /// [`RequestError::Busy`] when too much waits already.
     pub fn observe(
         &mut self,
-        to: SocketAddr,
+        to: impl Into<Remote>,
         request: Request,
         timeout: Duration,
         now: Instant,
     ) -> Result<RequestId, RequestError> {
-        self.start_request(to, request, true, timeout, now)
+        self.start_request(to.into(), request, true, timeout, now)
     }
 
     /// Sends a Non-confirmable request and waits for nothing; a response to it is dropped.
-    pub fn tell(&mut self, to: SocketAddr, request: Request, now: Instant) {
+    pub fn tell(&mut self, to: impl Into<Remote>, request: Request, now: Instant) {
         let token = self.fresh_token();
         self.layer
-            .send_non(to, client::message(&request, token), now);
+            .send_non(to.into(), client::message(&request, token), now);
     }
 }

@@ -1,6 +1,5 @@
 //! Observations of peers' resources (RFC 7641), and which notification is newer.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::blocks::Download;
@@ -9,13 +8,14 @@ use super::codec::Token;
 use super::message::{Request, Response};
 use super::options::number;
 use super::parameters::{MAX_TRANSMIT_WAIT, OBSERVE_REORDER_SPAN};
+use super::remote::Remote;
 use super::{Endpoint, Event};
 
 /// What is known of one observation.
 #[derive(Debug)]
 pub(super) struct Observation {
     pub(super) id: RequestId,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Remote,
     pub(super) request: Request,
     last: (u32, Instant),
 }
@@ -29,7 +29,7 @@ pub(super) fn sequence(response: &Response) -> Option<u32> {
 impl Observation {
     pub(super) fn new(
         id: RequestId,
-        peer: SocketAddr,
+        peer: Remote,
         request: Request,
         sequence: u32,
         now: Instant,

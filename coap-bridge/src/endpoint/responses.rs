@@ -1,6 +1,5 @@
 //! Responses to requests of ours: whose they are, and what follows from them.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Endpoint;
@@ -11,12 +10,13 @@ use super::layer::SendId;
 use super::message::Response;
 use super::metrics::Dropped;
 use super::observe;
+use super::remote::Remote;
 use super::server::has_unknown_critical_option;
 
 impl Endpoint {
     pub(super) fn handle_response(
         &mut self,
-        from: SocketAddr,
+        from: Remote,
         message: Message,
         send: Option<SendId>,
         now: Instant,

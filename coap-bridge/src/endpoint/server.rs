@@ -1,7 +1,6 @@
 //! Requests of peers: what is answered here, what goes up, and how the response goes back.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::blocks;
@@ -11,6 +10,7 @@ use super::message::{Request, Response};
 use super::metrics::Dropped;
 use super::options::{Block, Options, number};
 use super::parameters::{EMPTY_ACK_DELAY, EXCHANGE_LIFETIME};
+use super::remote::Remote;
 use super::timers::Timers;
 use super::{Endpoint, Event};
 
@@ -21,7 +21,7 @@ pub struct ExchangeId(u64);
 /// What an answer needs of the request.
 #[derive(Debug, Clone, Copy)]
 struct Exchange {
-    peer: SocketAddr,
+    peer: Remote,
     kind: Type,
     mid: u16,
     token: Token,
@@ -72,7 +72,7 @@ fn refusal(code: Code, text: &'static str) -> Response {
 }
 
 impl Endpoint {
-    pub(super) fn handle_request(&mut self, from: SocketAddr, message: Message, now: Instant) {
+    pub(super) fn handle_request(&mut self, from: Remote, message: Message, now: Instant) {
         if self.client.has_asked(from, &message.token) {
             return self.handle_loop(message.token, now);
         }

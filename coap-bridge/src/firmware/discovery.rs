@@ -5,7 +5,6 @@
 //! that the port that was sent from; the first that gives a list is the node's server.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bus::bridge::{Answer, Report, Uid};
@@ -19,7 +18,7 @@ use super::work::Ask;
 use super::{Bridge, COAP_PORT};
 use crate::endpoint::options::format;
 use crate::endpoint::parameters::MAX_TRANSMIT_SPAN;
-use crate::endpoint::{Code, Method, Request, RequestError, RequestId, Response};
+use crate::endpoint::{Code, Method, Remote, Request, RequestError, RequestId, Response};
 use crate::link_format;
 
 /// After this time without an answer the next place is asked too.
@@ -92,9 +91,15 @@ impl Queue {
 impl Bridge {
     /// Where the server of a node may be that sends from `peer`, in the order of asking; and whether
     /// the second is asked only when the first has failed.
-    pub(super) fn candidates(&self, uid: &Uid, peer: SocketAddr) -> (VecDeque<SocketAddr>, bool) {
-        let mut standard = peer;
-        standard.set_port(COAP_PORT);
+    pub(super) fn candidates(&self, uid: &Uid, peer: Remote) -> (VecDeque<Remote>, bool) {
+        let standard = match peer {
+            Remote::Plain(mut address) => {
+                address.set_port(COAP_PORT);
+                Remote::Plain(address)
+            }
+            // A node that speaks DTLS is asked over its own session.
+            Remote::Secure(..) => peer,
+        };
         if peer == standard {
             return (VecDeque::from([peer]), false);
         }
@@ -110,7 +115,7 @@ impl Bridge {
     }
 
     /// A sign of life is a reason to ask a node for its resources, unless that was tried lately.
-    pub(super) fn consider(&mut self, uid: &Uid, peer: SocketAddr, reset: bool, now: Now) {
+    pub(super) fn consider(&mut self, uid: &Uid, peer: Remote, reset: bool, now: Now) {
         let early =
             |node: &super::node::Node| node.discovery.not_before.is_some_and(|at| at > now.mono);
         if self.nodes.get(uid).is_some_and(|node| !early(node)) {
@@ -121,7 +126,7 @@ impl Bridge {
     /// Asks a node for its resources when its turn comes: where it was found before, or where it may
     /// be that sends from `peer`. `reset`: that this node has started anew is to be told once it is
     /// sure who says so.
-    pub(super) fn discover(&mut self, uid: &Uid, peer: Option<SocketAddr>, reset: bool, now: Now) {
+    pub(super) fn discover(&mut self, uid: &Uid, peer: Option<Remote>, reset: bool, now: Now) {
         let Some(seat) = self.nodes.get(uid).map(|node| node.seat) else {
             return;
         };
@@ -198,7 +203,7 @@ impl Bridge {
         &mut self,
         uid: &Uid,
         id: RequestId,
-        place: SocketAddr,
+        place: Remote,
         result: Result<Response, RequestError>,
         now: Now,
     ) {
@@ -224,7 +229,7 @@ impl Bridge {
     }
 
     /// The server of a node is found.
-    fn discovered(&mut self, uid: &Uid, server: SocketAddr, resources: Vec<Resource>, now: Now) {
+    fn discovered(&mut self, uid: &Uid, server: Remote, resources: Vec<Resource>, now: Now) {
         if let Some(other) = self.places.server(server).filter(|other| *other != uid) {
             self.replace(&other.clone(), now);
         }
@@ -250,7 +255,7 @@ impl Bridge {
     }
 
     /// Notes where a node's server is, and tells the bus.
-    fn settle(&mut self, uid: &Uid, server: SocketAddr, now: Now) {
+    fn settle(&mut self, uid: &Uid, server: Remote, now: Now) {
         let Some(node) = self.nodes.get_mut(uid) else {
             return;
         };
@@ -258,7 +263,7 @@ impl Bridge {
         discovery.done = true;
         discovery.failures = 0;
         let reset = std::mem::take(&mut discovery.reset);
-        let here = |source: &SocketAddr| places::host(*source) == places::host(server);
+        let here = |source: &Remote| places::host(*source) == places::host(server);
         let source = node.seat.source.filter(here);
         let source = source.or(discovery.source.filter(here));
         node.seen = Some(now.mono);

@@ -22,7 +22,6 @@ mod wire;
 mod work;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bus::bridge::{Order, Report, Uid};
@@ -30,7 +29,7 @@ use bus::payload::Resource;
 use bus::time::Now;
 use rand::rngs::StdRng;
 
-use crate::endpoint::{self, Endpoint, Event, Limits, RequestId, Timers, Transmit};
+use crate::endpoint::{self, Endpoint, Event, Limits, Remote, RequestId, Timers, Transmit};
 use crate::metrics::Metrics;
 use discovery::Queue;
 use node::Node;
@@ -110,7 +109,7 @@ impl Bridge {
     }
 
     /// A datagram has come in.
-    pub(crate) fn handle_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Now) {
+    pub(crate) fn handle_datagram(&mut self, from: impl Into<Remote>, datagram: &[u8], now: Now) {
         self.endpoint.handle_datagram(from, datagram, now.mono);
         self.handle_events(now);
     }
@@ -200,7 +199,7 @@ impl Bridge {
         if self.nodes.contains_key(&uid) || self.nodes.len() >= self.rules.max_nodes {
             return;
         }
-        let server = address.parse().ok();
+        let server = address.parse().ok().map(Remote::Plain);
         let seat = Seat {
             server: server.filter(|server| self.places.server(*server).is_none()),
             source: None,

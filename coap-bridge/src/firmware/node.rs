@@ -1,7 +1,6 @@
 //! What is known of one node, and what is to be asked of it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bus::bridge as orders;
@@ -9,7 +8,7 @@ use bus::payload::Resource;
 
 use super::places::{Block, Seat};
 use super::wire::Profile;
-use crate::endpoint::RequestId;
+use crate::endpoint::{Remote, RequestId};
 
 /// Further resources of a node are not taken.
 const MAX_RESOURCES: usize = 256;
@@ -49,15 +48,15 @@ pub(super) enum Turn {
 pub(super) struct Discovery {
     pub(super) turn: Turn,
     /// Where the node's server may be and has not been looked for yet.
-    pub(super) candidates: VecDeque<SocketAddr>,
+    pub(super) candidates: VecDeque<Remote>,
     /// Where it is being looked for.
-    pub(super) probes: Vec<(RequestId, SocketAddr)>,
+    pub(super) probes: Vec<(RequestId, Remote)>,
     /// The next candidate is asked only when the last has failed.
     pub(super) patient: bool,
     /// A server that answered, but not with a list.
-    pub(super) fallback: Option<SocketAddr>,
+    pub(super) fallback: Option<Remote>,
     /// Where the sign of life came from that made us ask, when that is a new place.
-    pub(super) source: Option<SocketAddr>,
+    pub(super) source: Option<Remote>,
     /// The node has said there that it started anew.
     pub(super) reset: bool,
     /// Requests from the bus that wait for the end.

@@ -5,37 +5,41 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use bus::bridge::Uid;
 
+use crate::endpoint::{Remote, SessionId};
+
 /// Where one node is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Seat {
     /// Its own CoAP server, once it has answered there.
-    pub(super) server: Option<SocketAddr>,
+    pub(super) server: Option<Remote>,
     /// Where its last sign of life came from.
-    pub(super) source: Option<SocketAddr>,
+    pub(super) source: Option<Remote>,
 }
 
 impl Seat {
-    fn address(self) -> Option<SocketAddr> {
+    fn place(self) -> Option<Remote> {
         self.server.or(self.source)
     }
 }
 
-/// An address without its port; link-local addresses are told apart by their interface.
-pub(super) type Host = (IpAddr, u32);
+/// An address without its port; link-local addresses are told apart by their interface. A DTLS
+/// session is a place of its own.
+pub(super) type Host = (IpAddr, u32, Option<SessionId>);
 
-pub(super) fn host(address: SocketAddr) -> Host {
-    match address {
-        SocketAddr::V4(v4) => ((*v4.ip()).into(), 0),
-        SocketAddr::V6(v6) => ((*v6.ip()).into(), v6.scope_id()),
-    }
+pub(super) fn host(remote: Remote) -> Host {
+    let scope = match remote.address() {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(v6) => v6.scope_id(),
+    };
+    (remote.address().ip(), scope, remote.session())
 }
 
 /// What limits count as one place: an IPv4 address, a /64 of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Block(IpAddr);
 
-pub(super) fn block(address: SocketAddr) -> Block {
-    match address.ip() {
+pub(super) fn block(remote: Remote) -> Block {
+    match remote.address().ip() {
         IpAddr::V6(ip) => {
             let prefix = ip.to_bits() >> 64 << 64;
             Block(Ipv6Addr::from_bits(prefix).into())
@@ -46,8 +50,8 @@ pub(super) fn block(address: SocketAddr) -> Block {
 
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    servers: HashMap<SocketAddr, Uid>,
-    sources: HashMap<SocketAddr, Uid>,
+    servers: HashMap<Remote, Uid>,
+    sources: HashMap<Remote, Uid>,
     hosts: HashMap<Host, BTreeSet<Uid>>,
     blocks: HashMap<Block, usize>,
 }
@@ -66,7 +70,7 @@ impl Places {
                 map.insert(new, uid.clone());
             }
         }
-        let (old, new) = (from.address(), to.address());
+        let (old, new) = (from.place(), to.place());
         if old.map(host) == new.map(host) {
             return;
         }
@@ -79,24 +83,24 @@ impl Places {
         }
     }
 
-    fn leave(&mut self, uid: &Uid, address: SocketAddr) {
-        if let Some(uids) = self.hosts.get_mut(&host(address)) {
+    fn leave(&mut self, uid: &Uid, place: Remote) {
+        if let Some(uids) = self.hosts.get_mut(&host(place)) {
             uids.remove(uid);
             if uids.is_empty() {
-                self.hosts.remove(&host(address));
+                self.hosts.remove(&host(place));
             }
         }
-        if let Some(count) = self.blocks.get_mut(&block(address)) {
+        if let Some(count) = self.blocks.get_mut(&block(place)) {
             *count -= 1;
             if *count == 0 {
-                self.blocks.remove(&block(address));
+                self.blocks.remove(&block(place));
             }
         }
     }
 
     /// The node that a message without a uid belongs to: the one at that address and port, else the
     /// only one at that address.
-    pub(super) fn find(&self, from: SocketAddr) -> Option<&Uid> {
+    pub(super) fn find(&self, from: Remote) -> Option<&Uid> {
         let exact = self.servers.get(&from).or_else(|| self.sources.get(&from));
         exact.or_else(|| {
             let uids = self.hosts.get(&host(from))?;
@@ -105,13 +109,13 @@ impl Places {
     }
 
     /// The node whose server is there.
-    pub(super) fn server(&self, address: SocketAddr) -> Option<&Uid> {
-        self.servers.get(&address)
+    pub(super) fn server(&self, place: Remote) -> Option<&Uid> {
+        self.servers.get(&place)
     }
 
     /// How many nodes are in the same place.
-    pub(super) fn count(&self, address: SocketAddr) -> usize {
-        self.blocks.get(&block(address)).copied().unwrap_or(0)
+    pub(super) fn count(&self, place: Remote) -> usize {
+        self.blocks.get(&block(place)).copied().unwrap_or(0)
     }
 }
 
@@ -125,14 +129,14 @@ mod tests {
 
     fn seat(server: &str, source: &str) -> Seat {
         Seat {
-            server: server.parse().ok(),
-            source: source.parse().ok(),
+            server: server.parse().ok().map(Remote::Plain),
+            source: source.parse().ok().map(Remote::Plain),
         }
     }
 
     #[track_caller]
     fn check(places: &Places, from: &str, expected: Option<&str>) {
-        let found = places.find(from.parse().unwrap());
+        let found = places.find(Remote::Plain(from.parse().unwrap()));
         assert_eq!(found.map(Uid::as_str), expected, "{from}");
     }
 
@@ -152,7 +156,8 @@ mod tests {
         check(&places, "10.0.0.1:7000", Some("b"));
         check(&places, "10.0.0.1:49152", Some("a"));
         check(&places, "10.0.0.1:60000", None);
-        assert_eq!(places.count("10.0.0.1:1".parse().unwrap()), 2);
+        let place = Remote::Plain("10.0.0.1:1".parse().unwrap());
+        assert_eq!(places.count(place), 2);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What nodes ask of us.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bus::bridge::{Report, Uid};
@@ -11,7 +10,7 @@ use super::places::{self, Seat};
 use super::wire::{Alive, Push};
 use super::{Bridge, SHED_CON, SHED_NON};
 use crate::endpoint::options::{format, number};
-use crate::endpoint::{Code, ExchangeId, Method, Request, Response};
+use crate::endpoint::{Code, ExchangeId, Method, Remote, Request, Response};
 use crate::metrics::Refused;
 
 /// `reset` and `alive` leave a starting node back to back in any order: within this time they are
@@ -32,7 +31,7 @@ impl Bridge {
     pub(super) fn serve(
         &mut self,
         exchange: ExchangeId,
-        peer: SocketAddr,
+        peer: Remote,
         request: &Request,
         now: Now,
     ) {
@@ -66,7 +65,7 @@ impl Bridge {
 
     fn serve_alive(
         &mut self,
-        peer: SocketAddr,
+        peer: Remote,
         request: &Request,
         now: Now,
     ) -> Result<Response, Refused> {
@@ -81,7 +80,7 @@ impl Bridge {
     }
 
     /// A node that was not known.
-    fn admit(&mut self, uid: &Uid, peer: SocketAddr, now: Now) -> Result<(), Refused> {
+    fn admit(&mut self, uid: &Uid, peer: Remote, now: Now) -> Result<(), Refused> {
         if self.nodes.len() >= self.rules.max_nodes {
             return Err(Refused::TooManyNodes);
         }
@@ -108,7 +107,7 @@ impl Bridge {
         Ok(())
     }
 
-    fn handle_alive(&mut self, alive: &Alive, peer: SocketAddr, now: Now) {
+    fn handle_alive(&mut self, alive: &Alive, peer: Remote, now: Now) {
         let Alive { uid, reset } = alive;
         let Some(node) = self.nodes.get_mut(uid) else {
             return;
@@ -135,7 +134,7 @@ impl Bridge {
         // Its server answers at another port than it sends from, unless that is the standard port.
         let other_port = seat
             .server
-            .is_some_and(|server| server != peer && server.port() != super::COAP_PORT);
+            .is_some_and(|server| server != peer && server.address().port() != super::COAP_PORT);
         self.reseat(
             uid,
             Seat {
@@ -156,7 +155,7 @@ impl Bridge {
 
     fn serve_push(
         &mut self,
-        peer: SocketAddr,
+        peer: Remote,
         request: &Request,
         now: Now,
     ) -> Result<Response, Refused> {

@@ -1,6 +1,5 @@
 //! What is asked of a node: one request at a time, those of people before those of routine.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bus::bridge::{self as orders, Action, Answer, Report, Uid};
@@ -11,13 +10,13 @@ use super::answers::{failed, no_server, ok, rejected};
 use super::node::{Current, Turn};
 use super::wire;
 use crate::endpoint::parameters::MAX_TRANSMIT_WAIT;
-use crate::endpoint::{Code, Method, Request};
+use crate::endpoint::{Code, Method, Remote, Request};
 
 /// What a request of ours is for.
 #[derive(Debug, Clone)]
 pub(super) enum Ask {
     /// Is the node's server here, and what has it?
-    Probe(SocketAddr),
+    Probe(Remote),
     /// A value, now or whenever it changes.
     Read { path: String, then: Then },
     /// A write for the bus.

@@ -80,7 +80,7 @@ impl Bench {
 
     async fn flush(&mut self) {
         while let Some(datagram) = self.endpoint.poll_transmit() {
-            let sent = self.socket.send_to(&datagram.bytes, datagram.to).await;
+            let sent = self.socket.send_to(&datagram.bytes, datagram.to.address()).await;
             sent.unwrap();
         }
     }

@@ -78,10 +78,10 @@ impl Pair {
 
     fn collect(&mut self) {
         while let Some(transmit) = self.client.poll_transmit() {
-            self.launch(self.client_addr, transmit.to, &transmit.bytes);
+            self.launch(self.client_addr, transmit.to.address(), &transmit.bytes);
         }
         while let Some(transmit) = self.server.poll_transmit() {
-            self.launch(self.server_addr, transmit.to, &transmit.bytes);
+            self.launch(self.server_addr, transmit.to.address(), &transmit.bytes);
         }
     }
 

@@ -266,7 +266,7 @@ impl Bench {
             }
             self.read_bus();
             while let Some(transmit) = self.bridge.poll_transmit() {
-                flying.push_back((addr(BRIDGE), transmit.to, transmit.bytes));
+                flying.push_back((addr(BRIDGE), transmit.to.address(), transmit.bytes));
             }
             let Some((from, to, bytes)) = flying.pop_front() else {
                 if self.registry.has_orders() {
