@@ -5,7 +5,7 @@
 mod tests;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bus::admin::{Admin, Listener};
@@ -15,23 +15,18 @@ use bus::shutdown::Shutdown;
 use bus::time::{now, sleep_until};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::UdpSocket;
 
 use crate::config::{Config, InvalidConfig};
 use crate::firmware::{Bridge, Rules};
 use crate::metrics::Metrics;
+use crate::socket::Socket;
 
-/// Holds some 10,000 datagrams of a burst; the system may grant less.
-const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
-/// Datagrams taken in one turn before deadlines, orders and reports are looked at again.
-const DATAGRAMS_PER_TURN: usize = 256;
+/// Batches of datagrams taken in one turn before deadlines, orders and reports are looked at again.
+const BATCHES_PER_TURN: usize = 8;
 /// Orders taken in one turn.
 const ORDERS_PER_TURN: usize = 64;
 /// How long the stop waits for the runtime to take the last reports.
 const FLUSH: Duration = Duration::from_secs(2);
-/// The longest datagram there is.
-const MAX_DATAGRAM: usize = 65_536;
 
 /// The bridge is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +69,7 @@ pub async fn start(
     shutdown: &Shutdown,
 ) -> Result<Started, StartError> {
     let rules = config.check()?;
-    let socket = bind(config.listen).map_err(|source| StartError::Bind {
+    let socket = Socket::bind(config.listen).map_err(|source| StartError::Bind {
         address: config.listen,
         source,
     })?;
@@ -85,28 +80,9 @@ pub async fn start(
     })
 }
 
-/// One socket for IPv4 and IPv6, when the address is `[::]`.
-fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // A smaller buffer still works.
-    if let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER) {
-        tracing::debug!(%error, "the receive buffer keeps its size");
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
-}
-
 /// Spawns the task on a bound socket and the two ends of a runtime.
 fn listen(
-    socket: UdpSocket,
+    socket: Socket,
     rules: Rules,
     (reporter, orders): (Reporter, Orders),
     admin: &Admin,
@@ -126,27 +102,22 @@ fn listen(
         bridge.endpoint_metrics().register(registry);
     });
     let driver = Driver {
-        dual_stack: address.is_ipv6(),
         socket,
         bridge,
         reporter,
         orders,
         metrics,
-        buffer: vec![0; MAX_DATAGRAM].into(),
     };
     shutdown.spawn_vital("coap-bridge", driver.run(shutdown.clone()));
     Ok(Started { address })
 }
 
 struct Driver {
-    socket: UdpSocket,
-    /// IPv4 peers are addressed as IPv6 ones.
-    dual_stack: bool,
+    socket: Socket,
     bridge: Bridge,
     reporter: Reporter,
     orders: Orders,
     metrics: Metrics,
-    buffer: Box<[u8]>,
 }
 
 impl Driver {
@@ -204,15 +175,15 @@ impl Driver {
         }
     }
 
-    /// Takes what has come in, up to [`DATAGRAMS_PER_TURN`].
+    /// Takes what has come in, up to [`BATCHES_PER_TURN`].
     fn receive(&mut self) {
-        for _ in 0..DATAGRAMS_PER_TURN {
-            match self.socket.try_recv_from(&mut self.buffer) {
-                Ok((len, from)) => {
-                    let datagram = self.buffer.get(..len).unwrap_or_default();
-                    self.bridge
-                        .handle_datagram(canonical(from), datagram, now());
-                    self.transmit();
+        for _ in 0..BATCHES_PER_TURN {
+            match self.socket.receive() {
+                Ok(batch) => {
+                    let now = now();
+                    for (from, datagram) in batch {
+                        self.bridge.handle_datagram(from, datagram, now);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
@@ -221,14 +192,15 @@ impl Driver {
                     tracing::debug!(%error, "a datagram could not be received");
                 }
             }
+            self.transmit();
         }
     }
 
     /// Sends what is to be sent. A datagram that can't be sent is lost, as any may be.
     fn transmit(&mut self) {
         while let Some(transmit) = self.bridge.poll_transmit() {
-            let to = self.wire(transmit.to.address());
-            if let Err(error) = self.socket.try_send_to(&transmit.bytes, to) {
+            let to = transmit.to.address();
+            if let Err(error) = self.socket.send(to, &transmit.bytes) {
                 self.metrics.send_errors.inc();
                 tracing::debug!(peer.addr = %to, %error, "a datagram could not be sent");
             }
@@ -246,15 +218,6 @@ impl Driver {
         }
         false
     }
-
-    fn wire(&self, to: SocketAddr) -> SocketAddr {
-        match to.ip() {
-            IpAddr::V4(ip) if self.dual_stack => {
-                SocketAddr::new(ip.to_ipv6_mapped().into(), to.port())
-            }
-            _ => to,
-        }
-    }
 }
 
 /// Waits until a report is taken; false when the runtime has ended.
@@ -262,16 +225,5 @@ async fn report(reporter: &Reporter, report: Option<&Report>) -> bool {
     match report {
         Some(report) => reporter.report(report.clone()).await.is_ok(),
         None => true,
-    }
-}
-
-/// The address as the machine compares it: IPv4 as such, IPv6 without flow information.
-fn canonical(from: SocketAddr) -> SocketAddr {
-    match from {
-        SocketAddr::V6(v6) => match v6.ip().to_canonical() {
-            IpAddr::V4(ip) => SocketAddr::new(ip.into(), v6.port()),
-            IpAddr::V6(ip) => SocketAddrV6::new(ip, v6.port(), 0, v6.scope_id()).into(),
-        },
-        SocketAddr::V4(_) => from,
     }
 }

@@ -7,7 +7,7 @@
 //! - [`endpoint`]: CoAP itself (RFC 7252, 7641, 7959), without IO. It knows no resource.
 //! - `firmware`: what firmwares and bridge say to each other, without IO. It knows no message.
 //! - [`link_format`]: lists of resources (RFC 6690).
-//! - `driver`: the socket, the clock and the task.
+//! - `socket`, `driver`: the socket; the clock and the task.
 //!
 //! No topic and no MQTT here: that is the bridge runtime's ([`bus::bridge`]). Not here yet: DTLS,
 //! multicast, a Resource Directory, and receiving requests larger than one message.
@@ -20,6 +20,7 @@ pub mod endpoint;
 mod firmware;
 pub mod link_format;
 mod metrics;
+mod socket;
 
 pub use config::{Config, InvalidConfig};
 pub use driver::{StartError, Started, start};

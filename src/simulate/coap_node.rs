@@ -164,8 +164,8 @@ impl Node {
             }
         }
         while let Some(datagram) = self.endpoint.poll_transmit() {
-            if let Err(error) = self.socket.send_to(&datagram.bytes, datagram.to.address()).await {
-                let to = datagram.to.address();
+            let to = datagram.to.address();
+            if let Err(error) = self.socket.send_to(&datagram.bytes, to).await {
                 self.stats.error(format!("{to} can't be reached: {error}"));
             }
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bus::bridge::{Order, Report};
 use serde_json::{Value, json};
+use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -29,7 +30,7 @@ impl Bench {
             ..Config::default()
         };
         let (admin, shutdown) = (Admin::default(), Shutdown::new());
-        let socket = bind(config.listen).unwrap();
+        let socket = Socket::bind(config.listen).unwrap();
         let started = listen(socket, config.check().unwrap(), ends, &admin, &shutdown).unwrap();
         Self {
             address: started.address,

@@ -80,8 +80,8 @@ impl Bench {
 
     async fn flush(&mut self) {
         while let Some(datagram) = self.endpoint.poll_transmit() {
-            let sent = self.socket.send_to(&datagram.bytes, datagram.to.address()).await;
-            sent.unwrap();
+            let to = datagram.to.address();
+            self.socket.send_to(&datagram.bytes, to).await.unwrap();
         }
     }
 
