@@ -128,8 +128,10 @@ impl Access {
         !name.starts_with('$') && any(&self.0.publish) && !any(&self.0.publish_except)
     }
 
-    /// Whether it may subscribe to this valid Topic Filter.
+    /// Whether it may subscribe to this valid Topic Filter; of a Shared Subscription, what it is of
+    /// counts.
     pub(crate) fn may_subscribe(&self, filter: &str) -> bool {
+        let filter = topic::unshared(filter);
         let mut allowed = self.0.subscribe.iter();
         allowed.any(|outer| topic::covers(outer, filter))
     }

@@ -7,6 +7,7 @@ mod held;
 mod opening;
 mod packets;
 mod recheck;
+mod subscriptions;
 
 use std::convert::Infallible;
 use std::future::poll_fn;

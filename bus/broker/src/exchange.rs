@@ -1,5 +1,5 @@
 //! Where messages get their order: numbered, kept when they are retained, and handed to the
-//! fan-out, as one step. So what a snapshot tells and what follows it never contradict.
+//! fan-out and to one session of each group that asks for them, as one step. So what a snapshot tells and what follows it never contradict.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,8 +8,10 @@ use crate::kept::Waiting;
 use crate::message::{Draft, Message};
 use crate::metrics::Metrics;
 use crate::retained::Retained;
+use crate::shares::{Full, Joining, Shares};
 use crate::store::{Loaded, Store, Ticket};
 use crate::sys;
+use crate::topic;
 use crate::wire::{FilterRequest, Qos};
 
 /// The most topics with a retained message; a message for one more is refused.
@@ -26,13 +28,14 @@ pub(crate) enum ExchangeError {
     Stopped(#[from] Stopped),
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     seq: u64,
     position: u64,
     retained: Retained,
     /// Which kept sessions a message is to wait for.
     waiting: Waiting,
+    shares: Shares,
 }
 
 /// The order of all messages.
@@ -84,7 +87,10 @@ impl Exchange {
         } else {
             Vec::new()
         };
-        let is_stored = message.is_retain() || !waiting.is_empty();
+        let (chosen, unserved) = state.shares.choose(&message);
+        let is_stored = message.is_retain()
+            || !waiting.is_empty()
+            || chosen.iter().any(|chosen| chosen.is_stored);
         if is_promised && is_stored && self.store.is_failing() {
             return Err(ExchangeError::Unstorable);
         }
@@ -104,7 +110,20 @@ impl Exchange {
         }
         state.seq += 1;
         state.position += len;
+        let mut copies = Vec::with_capacity(chosen.len());
+        for chosen in chosen {
+            state.seq += 1;
+            let copy = message.copy_for(&chosen.share, state.seq);
+            if chosen.is_stored {
+                ticket = self.store.queue(chosen.number, &copy);
+            }
+            copies.push((chosen.member, copy));
+        }
+        self.metrics.dropped("queue_full", unserved);
         self.fanout.publish(message)?;
+        for (member, copy) in copies {
+            member.take(copy);
+        }
         Ok(ticket)
     }
 
@@ -127,9 +146,42 @@ impl Exchange {
         (state.seq, told)
     }
 
-    /// Stores nothing more for this filter of a kept session.
-    pub(crate) fn unsubscribe(&self, number: u64, filter: &str) {
-        self.state().waiting.remove(number, filter);
+    /// Makes a session one of those that share a subscription; gives the number of the last message
+    /// before it. It gets messages from then on, so its subscription must stand already.
+    pub(crate) fn join(&self, request: &FilterRequest, joining: Joining) -> Result<u64, Full> {
+        let mut state = self.state();
+        state.shares.join(request, joining)?;
+        Ok(state.seq)
+    }
+
+    /// Chooses and stores nothing more for these filters of a session.
+    pub(crate) fn leave<'a>(&self, number: u64, filters: impl IntoIterator<Item = &'a str>) {
+        let mut state = self.state();
+        for filter in filters {
+            if topic::shared(filter).is_some() {
+                state.shares.leave(filter, number);
+            } else {
+                state.waiting.remove(number, filter);
+            }
+        }
+    }
+
+    /// Gives what a session lets go of to others of its groups, in the store as one step; gives back
+    /// what no other session has room for.
+    pub(crate) fn hand_on(&self, number: u64, messages: Vec<Message>) -> Vec<Message> {
+        let mut left = Vec::new();
+        for message in messages {
+            // Others come in between.
+            let state = self.state();
+            let Some(chosen) = state.shares.choose_other(&message, number) else {
+                left.push(message);
+                continue;
+            };
+            let to = chosen.is_stored.then_some(chosen.number);
+            self.store.requeue(number, to, &message);
+            chosen.member.take(message);
+        }
+        left
     }
 
     /// Removes what expired, and says how much is there.

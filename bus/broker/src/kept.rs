@@ -1,9 +1,8 @@
 //! A session as the store keeps it, and which kept sessions wait for a topic.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 
+use crate::filters::Filters;
 use crate::wire::{FilterRequest, Qos, RetainHandling};
 
 /// A session without the messages that wait for it, which are stored one by one.
@@ -65,80 +64,32 @@ struct Asked {
     no_local: bool,
 }
 
+/// Which kept sessions ask for a topic with QoS 1 or 2.
 #[derive(Debug, Default)]
-struct Node {
-    asked: Vec<Asked>,
-    children: HashMap<Box<str>, Self>,
-}
-
-impl Node {
-    fn remove<'a>(&mut self, mut levels: impl Iterator<Item = &'a str>, number: u64) {
-        let Some(level) = levels.next() else {
-            self.asked.retain(|asked| asked.number != number);
-            return;
-        };
-        if let Some(child) = self.children.get_mut(level) {
-            child.remove(levels, number);
-            if child.asked.is_empty() && child.children.is_empty() {
-                self.children.remove(level);
-            }
-        }
-    }
-
-    fn matching<'a>(&'a self, levels: &[&str], is_root: bool, found: &mut Vec<&'a Asked>) {
-        // A wildcard in front says nothing about topics that begin with $ (MQTT-4.7.2-1).
-        let is_hidden = is_root && levels.first().is_some_and(|level| level.starts_with('$'));
-        if !is_hidden && let Some(all) = self.children.get("#") {
-            found.extend(&all.asked);
-        }
-        let [level, rest @ ..] = levels else {
-            found.extend(&self.asked);
-            return;
-        };
-        if let Some(child) = self.children.get(*level) {
-            child.matching(rest, false, found);
-        }
-        if !is_hidden && let Some(child) = self.children.get("+") {
-            child.matching(rest, false, found);
-        }
-    }
-}
-
-/// Which kept sessions ask for a topic with QoS 1 or 2, as a tree of their filters' levels.
-#[derive(Debug, Default)]
-pub(crate) struct Waiting(Node);
+pub(crate) struct Waiting(Filters<Asked>);
 
 impl Waiting {
     /// Adds a subscription, or replaces the one with the same filter.
     pub(crate) fn insert(&mut self, number: u64, request: &FilterRequest) {
-        self.remove(number, &request.filter);
-        if request.qos == Qos::AtMostOnce {
-            return;
-        }
-        let mut node = &mut self.0;
-        for level in request.filter.split('/') {
-            node = node.children.entry(level.into()).or_default();
-        }
-        node.asked.push(Asked {
+        let asked = (request.qos > Qos::AtMostOnce).then_some(Asked {
             number,
             no_local: request.no_local,
+        });
+        self.0.edit(&request.filter, |here| {
+            here.retain(|asked| asked.number != number);
+            here.extend(asked);
         });
     }
 
     /// Removes a subscription.
     pub(crate) fn remove(&mut self, number: u64, filter: &str) {
-        self.0.remove(filter.split('/'), number);
+        self.0
+            .edit(filter, |here| here.retain(|asked| asked.number != number));
     }
 
     /// The sessions that a message of this topic and this origin is to wait for, each once.
     pub(crate) fn matching(&self, topic: &str, origin: u64) -> Vec<u64> {
-        if self.0.children.is_empty() {
-            return Vec::new();
-        }
-        let levels: Vec<&str> = topic.split('/').collect();
-        let mut found = Vec::new();
-        self.0.matching(&levels, true, &mut found);
-        let asked = found.into_iter();
+        let asked = self.0.matching(topic).into_iter();
         let mut numbers: Vec<u64> = asked
             .filter(|asked| !(asked.no_local && asked.number == origin))
             .map(|asked| asked.number)
@@ -151,10 +102,7 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::topic;
 
     fn request(filter: &str, no_local: bool) -> FilterRequest {
         FilterRequest {
@@ -181,31 +129,6 @@ mod tests {
         assert_eq!(waiting.matching("a/b", 0), [1]);
         waiting.remove(1, "a/#");
         waiting.remove(1, "a/+");
-        assert!(waiting.0.children.is_empty());
-    }
-
-    fn filter() -> impl Strategy<Value = String> {
-        proptest::collection::vec("[ab]?|\\+|#|\\$c", 1..4)
-            .prop_map(|levels| levels.join("/"))
-            .prop_filter("a filter", |filter| topic::is_topic_filter(filter))
-    }
-
-    proptest! {
-        #[test]
-        fn it_finds_what_matches(
-            filters in proptest::collection::vec(filter(), 0..8),
-            name in "([ab]?|\\$c)(/([ab]?|\\$c)){0,2}",
-        ) {
-            prop_assume!(topic::is_topic_name(&name));
-            let mut waiting = Waiting::default();
-            let mut expected = Vec::new();
-            for (number, filter) in filters.iter().enumerate() {
-                waiting.insert(number as u64, &request(filter, false));
-                if topic::matches(filter, &name) {
-                    expected.push(number as u64);
-                }
-            }
-            prop_assert_eq!(waiting.matching(&name, 0), expected);
-        }
+        assert!(waiting.0.is_empty());
     }
 }

@@ -1,11 +1,11 @@
 //! The MQTT broker: an edge of our own around rumqttd's Router.
 //!
 //! A message's way: `listener` → `connection` (bytes and packets: `wire`) → `acl` → `exchange`
-//! (order, `retained`) → `fanout` → `session` (QoS, window, queue) → `connection`. The Router behind
-//! `fanout` carries messages and decides nothing.
+//! (order, `retained`) → `fanout`, or `shares` → `session` (QoS, window, queue) → `connection`. The
+//! Router behind `fanout` carries messages and decides nothing.
 //!
 //! Refused on purpose: clients without a role in their certificate, publishing to `$` topics,
-//! shared subscriptions (declared in CONNACK), enhanced authentication.
+//! enhanced authentication.
 
 #![warn(missing_docs)]
 
@@ -16,6 +16,7 @@ mod connection;
 mod events;
 mod exchange;
 mod fanout;
+mod filters;
 mod gate;
 mod identity;
 mod kept;
@@ -27,6 +28,7 @@ mod reload;
 mod retained;
 mod session;
 mod sessions;
+mod shares;
 mod store;
 mod sys;
 mod tls;

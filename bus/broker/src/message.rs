@@ -17,7 +17,9 @@ const EXPIRES: usize = 24;
 const FLAGS: usize = 32;
 const TOPIC_LEN: usize = 33;
 const PROPERTIES_LEN: usize = 35;
-const TOPIC: usize = 39;
+const SHARE_LEN: usize = 39;
+/// The Shared Subscription, topic, properties and payload, one behind the other.
+const TEXT: usize = 41;
 
 const QOS_BITS: u8 = 0b011;
 const RETAIN_BIT: u8 = 0b100;
@@ -51,7 +53,7 @@ impl Draft {
         let topic = parts.topic.as_bytes();
         let topic_len = u16::try_from(topic.len()).unwrap_or(u16::MAX);
         let properties_len = u32::try_from(parts.properties.len()).unwrap_or(u32::MAX);
-        let len = TOPIC + topic.len() + parts.properties.len() + parts.payload.len();
+        let len = TEXT + topic.len() + parts.properties.len() + parts.payload.len();
         let mut bytes = BytesMut::with_capacity(len);
         bytes.put_bytes(0, ORIGIN);
         bytes.put_u64(parts.origin);
@@ -60,6 +62,7 @@ impl Draft {
         bytes.put_u8(parts.qos as u8 | retain);
         bytes.put_u16(topic_len);
         bytes.put_u32(properties_len);
+        bytes.put_u16(0);
         bytes.put_slice(topic);
         bytes.put_slice(parts.properties);
         bytes.put_slice(parts.payload);
@@ -96,7 +99,7 @@ pub(crate) struct Message(Bytes);
 impl Message {
     /// Takes back what [`Message::into_bytes`] gave; none when it is something else.
     pub(crate) fn from_bytes(bytes: Bytes) -> Option<Self> {
-        if bytes.len() < TOPIC {
+        if bytes.len() < TEXT {
             return None;
         }
         let message = Self(bytes);
@@ -115,17 +118,21 @@ impl Message {
         u64::from_be_bytes(raw)
     }
 
+    fn u16_at(&self, at: usize) -> usize {
+        usize::from(u16::from_be_bytes([self.0[at], self.0[at + 1]]))
+    }
+
+    fn topic_start(&self) -> usize {
+        TEXT + self.u16_at(SHARE_LEN)
+    }
+
     fn topic_end(&self) -> usize {
-        TOPIC
-            + usize::from(u16::from_be_bytes([
-                self.0[TOPIC_LEN],
-                self.0[TOPIC_LEN + 1],
-            ]))
+        self.topic_start() + self.u16_at(TOPIC_LEN)
     }
 
     fn payload_start(&self) -> usize {
         let mut raw = [0; 4];
-        raw.copy_from_slice(&self.0[PROPERTIES_LEN..TOPIC]);
+        raw.copy_from_slice(&self.0[PROPERTIES_LEN..SHARE_LEN]);
         self.topic_end() + u32::from_be_bytes(raw) as usize
     }
 
@@ -164,7 +171,27 @@ impl Message {
 
     /// The Topic Name.
     pub(crate) fn topic(&self) -> &str {
-        std::str::from_utf8(&self.0[TOPIC..self.topic_end()]).unwrap_or_default()
+        std::str::from_utf8(&self.0[self.topic_start()..self.topic_end()]).unwrap_or_default()
+    }
+
+    /// The Shared Subscription that this copy is for, as it was asked for; none of other messages.
+    pub(crate) fn share(&self) -> Option<&str> {
+        let share = &self.0[TEXT..self.topic_start()];
+        let share = std::str::from_utf8(share).unwrap_or_default();
+        (!share.is_empty()).then_some(share)
+    }
+
+    /// A copy for one session of a Shared Subscription, with a number of its own.
+    pub(crate) fn copy_for(&self, share: &str, seq: u64) -> Self {
+        let share = share.as_bytes();
+        let share_len = u16::try_from(share.len()).unwrap_or(u16::MAX);
+        let mut bytes = BytesMut::with_capacity(self.0.len() + share.len());
+        bytes.put_u64(seq);
+        bytes.put_slice(&self.0[POSITION..SHARE_LEN]);
+        bytes.put_u16(share_len);
+        bytes.put_slice(share);
+        bytes.put_slice(&self.0[self.topic_start()..]);
+        Self(bytes.freeze())
     }
 
     /// MQTT 5 properties for subscribers, encoded.
@@ -219,6 +246,15 @@ mod tests {
             (message.expires(), message.properties()),
             (Some(9), &[1, 1][..])
         );
+        assert_eq!(message.share(), None);
+        let copy = message.copy_for("$share/g/+/b", 5);
+        assert_eq!((copy.seq(), copy.share()), (5, Some("$share/g/+/b")));
+        assert_eq!((copy.topic(), copy.payload()), ("é/b", &b"on"[..]));
+        assert_eq!(
+            (copy.qos(), copy.properties()),
+            (message.qos(), &[1, 1][..])
+        );
+        assert_eq!(copy.copy_for("", 3), message);
     }
 
     #[test]

@@ -162,7 +162,13 @@ impl Metrics {
 
     /// Messages that clients did not get, for whatever reason.
     pub(crate) fn dropped_in_total(&self) -> u64 {
-        let reasons = ["queue_full", "oldest_of_absent", "expired", "too_large"];
+        let reasons = [
+            "queue_full",
+            "oldest_of_absent",
+            "expired",
+            "too_large",
+            "session_ended",
+        ];
         let counts = reasons.map(|reason| self.dropped.get_or_create(&[("reason", reason)]).get());
         counts.iter().sum()
     }

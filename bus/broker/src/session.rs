@@ -15,6 +15,7 @@ use bytes::BytesMut;
 pub(crate) use self::outgoing::{Bounds, Pushed, Sent};
 use self::outgoing::{Delivery, Outgoing};
 use crate::message::Message;
+use crate::shares::Readiness;
 use crate::topic;
 use crate::wire::{self, Acknowledgement, FilterRequest, Qos, Version};
 
@@ -90,6 +91,14 @@ impl Session {
         subscriptions.map(|subscription| subscription.request.filter.as_str())
     }
 
+    /// How many subscriptions it has that are not shared.
+    pub(crate) fn unshared_count(&self) -> usize {
+        let shared = self
+            .filters()
+            .filter(|filter| topic::shared(filter).is_some());
+        self.subscriptions.len() - shared.count()
+    }
+
     /// How many subscriptions it has.
     pub(crate) fn subscription_count(&self) -> usize {
         self.subscriptions.len()
@@ -151,27 +160,40 @@ impl Session {
     }
 
     /// Removes the subscriptions that are not allowed any more, and what waits for them alone;
-    /// gives their filters.
-    pub(crate) fn withdraw(&mut self, is_allowed: impl Fn(&str) -> bool) -> Vec<String> {
-        let mut withdrawn = Vec::new();
-        self.subscriptions.retain(|known| {
-            let is_kept = is_allowed(&known.request.filter);
-            if !is_kept {
-                withdrawn.push(known.request.filter.clone());
-            }
-            is_kept
+    /// gives what others of Shared Subscriptions may have of that, oldest first.
+    pub(crate) fn withdraw(&mut self, filters: &[String]) -> Vec<Message> {
+        self.subscriptions
+            .retain(|known| !filters.contains(&known.request.filter));
+        let is_withdrawn = |share: &str| filters.iter().any(|filter| filter == share);
+        let shared = self.outgoing.take_shared(is_withdrawn, true);
+        let left = &self.subscriptions;
+        self.outgoing.retain(|message| {
+            let mut left = left.iter().map(|known| known.request.filter.as_str());
+            left.any(|filter| match message.share() {
+                Some(share) => filter == share,
+                None => topic::matches(filter, message.topic()),
+            })
         });
-        if !withdrawn.is_empty() {
-            let left = &self.subscriptions;
-            self.outgoing.retain(|message| {
-                let mut left = left.iter();
-                left.any(|known| topic::matches(&known.request.filter, message.topic()))
-            });
-        }
-        withdrawn
+        shared
     }
 
-    /// Takes a message from the fan-out, once, whatever the number of its filters that match
+    /// Takes out what others of its Shared Subscriptions may have, oldest first: what was not sent
+    /// yet, and when the session ends, what was sent with QoS 1 and is unacknowledged.
+    pub(crate) fn take_shared(&mut self, is_end: bool) -> Vec<Message> {
+        self.outgoing.take_shared(|_| true, is_end)
+    }
+
+    /// How ready it is for one more message of a Shared Subscription.
+    pub(crate) fn readiness(&self) -> Readiness {
+        match &self.terms {
+            _ if self.outgoing.is_full() => Readiness::Full,
+            Some(terms) if self.outgoing.is_idle(terms) => Readiness::Idle,
+            Some(_) => Readiness::Busy,
+            None => Readiness::Absent,
+        }
+    }
+
+    /// Takes a message from the fan-out or a group, once, whatever the number of its filters that match
     /// (MQTT 5 section 3.3.4).
     pub(crate) fn handle_message(&mut self, message: &Message) -> Pushed {
         let Some(delivery) = self.matched(message) else {
@@ -191,7 +213,22 @@ impl Session {
         pushed
     }
 
+    /// What the subscription makes of a message that was chosen for this session.
+    fn shared(&self, message: &Message, share: &str) -> Option<Delivery> {
+        let mut known = self.subscriptions.iter();
+        let known = known.find(|known| known.request.filter == share)?;
+        Some(Delivery {
+            qos: message.qos().min(known.request.qos),
+            retain: known.request.retain_as_published && message.is_retain(),
+            ids: known.id.into_iter().collect(),
+            message: message.clone(),
+        })
+    }
+
     fn matched(&self, message: &Message) -> Option<Delivery> {
+        if let Some(share) = message.share() {
+            return self.shared(message, share);
+        }
         let (name, seq) = (message.topic(), message.seq());
         let mut delivery: Option<Delivery> = None;
         for known in &self.subscriptions {

@@ -1,161 +1,22 @@
 //! All sessions, by identity and Client Identifier: opening, taking over, waiting for absent clients, ending.
 
 mod durable;
+mod handle;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bus::time::Now;
-use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot};
+use tokio::sync::oneshot;
 
+pub(crate) use self::handle::Handle;
 use crate::exchange::Exchange;
-use crate::fanout::{Link, Sink, Stopped};
-use crate::message::Message;
 use crate::metrics::Metrics;
-use crate::session::{Bounds, Pushed, Session};
+use crate::session::Bounds;
 use crate::store::Store;
 use crate::will::{self, Delayed, Fate, SessionFate};
 use crate::wire::Will;
-
-/// A session as its connection and the fan-out share it.
-pub(crate) struct Handle {
-    bound: Mutex<Bound>,
-    /// Its number, as [`Session::number`].
-    number: u64,
-    /// There is something to send, or to look at.
-    pub(crate) wake: Notify,
-    link: AsyncMutex<Option<Box<dyn Link>>>,
-    metrics: Arc<Metrics>,
-    /// Where the messages that wait for it are, when it outlives the process.
-    store: Option<Arc<Store>>,
-}
-
-struct Bound {
-    session: Session,
-    /// The connection that has the session now.
-    epoch: u64,
-}
-
-impl Handle {
-    fn new(
-        number: u64,
-        bounds: Bounds,
-        metrics: Arc<Metrics>,
-        store: Option<Arc<Store>>,
-    ) -> Arc<Self> {
-        let mut session = Session::new(number, bounds);
-        if store.is_some() {
-            session.track();
-        }
-        Arc::new(Self {
-            bound: Mutex::new(Bound { session, epoch: 0 }),
-            number,
-            wake: Notify::new(),
-            link: AsyncMutex::new(None),
-            metrics,
-            store,
-        })
-    }
-
-    /// Its number, when the session outlives the process.
-    pub(crate) fn kept(&self) -> Option<u64> {
-        self.store.as_ref().map(|_| self.number)
-    }
-
-    /// Removes from the store what waits no more.
-    fn settle(&self, bound: &mut Bound) {
-        if let Some(store) = &self.store {
-            let finished = bound.session.take_finished();
-            store.unqueue(self.number, finished.into_iter());
-        }
-    }
-
-    /// The session's number.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
-    }
-
-    fn bound(&self) -> MutexGuard<'_, Bound> {
-        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes `epoch` the connection that has the session.
-    pub(crate) fn bind(&self, epoch: u64, with: impl FnOnce(&mut Session)) {
-        let mut bound = self.bound();
-        if bound.epoch <= epoch {
-            bound.epoch = epoch;
-            with(&mut bound.session);
-            self.settle(&mut bound);
-        }
-    }
-
-    /// Works with the session; none when another connection has it by now.
-    pub(crate) fn with<T>(&self, epoch: u64, work: impl FnOnce(&mut Session) -> T) -> Option<T> {
-        let mut bound = self.bound();
-        if bound.epoch != epoch {
-            return None;
-        }
-        let done = work(&mut bound.session);
-        self.settle(&mut bound);
-        Some(done)
-    }
-
-    /// Asks the fan-out for a filter; the first one makes the link.
-    pub(crate) async fn subscribe(
-        self: &Arc<Self>,
-        exchange: &Exchange,
-        filter: &str,
-    ) -> Result<(), Stopped> {
-        let mut link = self.link.lock().await;
-        if link.is_none() {
-            let this: Arc<dyn Sink> = self.clone();
-            *link = Some(exchange.fanout().attach(Arc::downgrade(&this)).await?);
-        }
-        match &*link {
-            Some(link) => link.subscribe(filter).await,
-            None => Err(Stopped),
-        }
-    }
-
-    /// Asks for a filter no more; the last one ends the link.
-    pub(crate) async fn unsubscribe(&self, filter: &str, is_last: bool) -> Result<(), Stopped> {
-        let mut link = self.link.lock().await;
-        if is_last {
-            *link = None;
-        }
-        match &*link {
-            Some(link) => link.unsubscribe(filter).await,
-            None => Ok(()),
-        }
-    }
-}
-
-impl Sink for Handle {
-    fn deliver(&self, messages: &mut Vec<Message>) {
-        let (mut dropped, mut oldest, mut is_queued) = (0, 0, false);
-        let mut bound = self.bound();
-        for message in messages.drain(..) {
-            match bound.session.handle_message(&message) {
-                Pushed::NotAsked => {}
-                Pushed::Queued => is_queued = true,
-                Pushed::Dropped => dropped += 1,
-                Pushed::DroppedOldest => oldest += 1,
-                Pushed::Overflow => {
-                    dropped += 1;
-                    is_queued = true;
-                }
-            }
-        }
-        self.settle(&mut bound);
-        drop(bound);
-        self.metrics.dropped("queue_full", dropped);
-        self.metrics.dropped("oldest_of_absent", oldest);
-        if is_queued {
-            self.wake.notify_one();
-        }
-    }
-}
 
 /// The connection that has a session.
 struct Present {
@@ -247,7 +108,7 @@ impl Sessions {
         }
         registry.last_epoch += 1;
         let epoch = registry.last_epoch;
-        let (mut gone_before, mut due, mut kept) = (None, None, None);
+        let (mut gone_before, mut due, mut kept, mut ended) = (None, None, None, None);
         if let Some(mut before) = before {
             if let Some(present) = before.present.take() {
                 // It may just have ended by itself.
@@ -257,7 +118,7 @@ impl Sessions {
             // A session that was to end with its connection ends with the take-over.
             if clean_start || before.expiry.is_zero() {
                 due = before.will.take().map(|d| (d.will, before.handle.number()));
-                self.end(&before.handle);
+                ended = Some(before.handle);
             } else {
                 kept = Some(before.handle);
             }
@@ -286,6 +147,8 @@ impl Sessions {
         };
         self.keep(key, &entry, None);
         registry.entries.insert(key.to_owned(), entry);
+        drop(registry);
+        ended.iter().for_each(|handle| self.end(handle));
         Ok(Opened {
             handle,
             is_present,
@@ -332,7 +195,11 @@ impl Sessions {
         {
             entry.present = None;
             entry.expires = Some(now.mono + entry.expiry);
-            handle.with(epoch, Session::disconnect).unwrap_or_default();
+            let shared = handle.with(epoch, |session| {
+                let shared = session.take_shared(false);
+                session.disconnect();
+                shared
+            });
             let due = match fate {
                 Some(Fate::Later(delayed)) => {
                     entry.will = Some(delayed);
@@ -341,11 +208,20 @@ impl Sessions {
                 Some(Fate::Now(will)) => Some(will),
                 _ => None,
             };
-            if entry.expiry.is_zero() {
+            let is_over = entry.expiry.is_zero();
+            if is_over {
                 registry.entries.remove(key);
-                self.end(handle);
             } else {
                 self.keep(key, entry, Some(now.wall.unix_millis()));
+            }
+            drop(registry);
+            // Whoever is there need not wait for one who left.
+            let left = self
+                .exchange
+                .hand_on(handle.number(), shared.unwrap_or_default());
+            handle.take_back(left);
+            if is_over {
+                self.end(handle);
             }
             return due;
         }
@@ -357,7 +233,7 @@ impl Sessions {
 
     /// Ends sessions whose clients did not come back; gives the Wills that are due.
     pub(crate) fn handle_timeout(&self, now: Instant) -> Vec<(Will, u64)> {
-        let mut due = Vec::new();
+        let (mut due, mut ended) = (Vec::new(), Vec::new());
         let mut registry = self.registry();
         registry.entries.retain(|_, entry| {
             if entry
@@ -370,7 +246,7 @@ impl Sessions {
             }
             let is_kept = entry.expires.is_none_or(|at| at > now);
             if !is_kept {
-                self.end(&entry.handle);
+                ended.push(entry.handle.clone());
             }
             is_kept
         });
@@ -378,6 +254,7 @@ impl Sessions {
         let present = registry.entries.values().filter(|e| e.present.is_some());
         let clients = present.count();
         drop(registry);
+        ended.iter().for_each(|handle| self.end(handle));
         self.metrics
             .clients
             .set(i64::try_from(clients).unwrap_or(i64::MAX));

@@ -164,15 +164,23 @@ impl Store {
     }
 
     fn write(&self, key: Key, value: Option<Bytes>) -> Ticket {
+        self.write_all([(key, value)])
+    }
+
+    /// Writes all of it in one commit.
+    fn write_all(&self, writes: impl IntoIterator<Item = (Key, Option<Bytes>)>) -> Ticket {
         let Some(shared) = &self.shared else {
             return Ticket::default();
         };
         let mut state = shared.state();
-        match (&key, &value) {
-            // Written once under this name: what was not committed yet needs no removal.
-            (Key::Queued(..), None) if state.batch.remove(&key).is_some_and(|v| v.is_some()) => {}
-            _ => {
-                state.batch.insert(key, value);
+        for (key, value) in writes {
+            match (&key, &value) {
+                // Written once under this name: what was not committed yet needs no removal.
+                (Key::Queued(..), None)
+                    if state.batch.remove(&key).is_some_and(|v| v.is_some()) => {}
+                _ => {
+                    state.batch.insert(key, value);
+                }
             }
         }
         state.is_due = true;
@@ -224,6 +232,14 @@ impl Store {
         for seq in seqs {
             self.write(Key::Queued(number, seq), None);
         }
+    }
+
+    /// Makes a message that waits for a session wait for another, if that is kept.
+    pub(crate) fn requeue(&self, from: u64, to: Option<u64>, message: &Message) {
+        let seq = message.seq();
+        let to = to.map(|to| (Key::Queued(to, seq), Some(message.clone().into_bytes())));
+        let from = (Key::Queued(from, seq), None);
+        self.write_all(to.into_iter().chain([from]));
     }
 
     /// Commits what is left and ends the thread. Blocks until it has.

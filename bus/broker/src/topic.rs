@@ -5,23 +5,48 @@
 /// Deviation: MQTT knows no such bound. It keeps the work per message bounded.
 pub(crate) const MAX_LEVELS: usize = 200;
 
-fn is_bounded(text: &str) -> bool {
-    (1..=usize::from(u16::MAX)).contains(&text.len())
-        && !text.contains('\0')
-        && text.bytes().filter(|&b| b == b'/').count() < MAX_LEVELS
+/// What a Shared Subscription begins with (MQTT-4.8.2-1).
+const SHARE: &str = "$share/";
+
+fn is_well_formed(text: &str) -> bool {
+    (1..=usize::from(u16::MAX)).contains(&text.len()) && !text.contains('\0')
 }
 
-/// Whether a text can be published to: no wildcards, at least one character (MQTT-3.3.2-2).
+/// Whether a name or a filter has few enough levels to be served.
+pub(crate) fn is_bounded(text: &str) -> bool {
+    text.bytes().filter(|&b| b == b'/').count() < MAX_LEVELS
+}
+
+/// Whether a text can be published to: no wildcards, at least one character (MQTT-3.3.2-2,
+/// MQTT-4.7.3-1).
 pub(crate) fn is_topic_name(text: &str) -> bool {
-    is_bounded(text) && !text.contains(['+', '#'])
+    is_well_formed(text) && !text.contains(['+', '#'])
 }
 
-/// Whether wildcards stand only where they may (MQTT-4.7.1-1, MQTT-4.7.1-2).
+/// Name and Topic Filter of a Shared Subscription; none of another filter (MQTT 5 section 4.8.2).
+pub(crate) fn shared(filter: &str) -> Option<(&str, &str)> {
+    filter.strip_prefix(SHARE)?.split_once('/')
+}
+
+/// The Topic Filter of a Shared Subscription, or of another one the whole.
+pub(crate) fn unshared(filter: &str) -> &str {
+    shared(filter).map_or(filter, |(_, filter)| filter)
+}
+
+/// Whether wildcards stand only where they may, and a Shared Subscription has a name and a filter
+/// (MQTT-4.7.1-1, MQTT-4.7.1-2, MQTT-4.8.2-1, MQTT-4.8.2-2).
 pub(crate) fn is_topic_filter(text: &str) -> bool {
-    if !is_bounded(text) {
+    let filter = match shared(text) {
+        Some(("", _)) => return false,
+        Some((name, _)) if name.contains(['+', '#']) => return false,
+        Some((_, filter)) => filter,
+        None if text.starts_with(SHARE) => return false,
+        None => text,
+    };
+    if !is_well_formed(text) || filter.is_empty() {
         return false;
     }
-    let mut levels = text.split('/').peekable();
+    let mut levels = filter.split('/').peekable();
     while let Some(level) = levels.next() {
         let fits = match level {
             "#" => levels.peek().is_none(),
@@ -87,8 +112,32 @@ mod tests {
         for good in ["a", "/", "a//b", "é/x", "$SYS/x", " "] {
             assert!(is_topic_name(good), "{good}");
         }
-        for bad in ["", "a/#", "+", "a\0b", &"/".repeat(MAX_LEVELS)] {
+        for bad in ["", "a/#", "+", "a\0b"] {
             assert!(!is_topic_name(bad), "{bad}");
+        }
+        assert!(is_bounded(&"/".repeat(MAX_LEVELS - 1)));
+        assert!(!is_bounded(&"/".repeat(MAX_LEVELS)));
+    }
+
+    #[test]
+    fn a_shared_subscription_has_a_name_and_a_filter() {
+        assert_eq!(shared("$share/g/a/#"), Some(("g", "a/#")));
+        assert_eq!(shared("$share/g//"), Some(("g", "/")));
+        assert_eq!(unshared("$share/g/a/#"), "a/#");
+        assert_eq!(unshared("a/$share/g"), "a/$share/g");
+        for good in ["$share/g/#", "$share/g//", "$share/$/$SYS/+", "$shared/x"] {
+            assert!(is_topic_filter(good), "{good}");
+        }
+        for bad in [
+            "$share/",
+            "$share/g",
+            "$share/g/",
+            "$share//a",
+            "$share/+/a",
+            "$share/a#/b",
+            "$share/g/a#",
+        ] {
+            assert!(!is_topic_filter(bad), "{bad}");
         }
     }
 

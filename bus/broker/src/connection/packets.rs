@@ -21,15 +21,10 @@ use crate::sessions::Handle;
 use crate::store::{Outcome, Ticket};
 use crate::topic;
 use crate::will;
-use crate::wire::{
-    self, Acknowledgement, FilterRequest, Packet, Publish, Qos, Reason, RetainHandling, Version,
-    Will,
-};
+use crate::wire::{self, Acknowledgement, Packet, Publish, Qos, Reason, Version, Will};
 
 /// DISCONNECT with Will Message (MQTT 5 section 3.14.2.1).
 const WITH_WILL: u8 = 0x04;
-/// No subscription existed (MQTT 5 section 3.11.3).
-const NO_SUBSCRIPTION: u8 = 0x11;
 /// Packet Identifier not found (MQTT 5 section 3.7.2.1).
 const NOT_FOUND: u8 = 0x92;
 
@@ -180,7 +175,12 @@ impl Client {
     }
 
     /// Acknowledges a PUBLISH once its write is stored, or refuses it.
-    fn answer(&mut self, ticket: Ticket, answer: Answer, out: &mut BytesMut) -> Result<(), End> {
+    pub(super) fn answer(
+        &mut self,
+        ticket: Ticket,
+        answer: Answer,
+        out: &mut BytesMut,
+    ) -> Result<(), End> {
         let must_wait = self.held.is_waiting() || ticket != Ticket::default();
         // With QoS 0 nothing is promised.
         if must_wait && !answer.is_nothing() {
@@ -231,107 +231,6 @@ impl Client {
             }
         }
         Ok(())
-    }
-
-    async fn subscribe(
-        &mut self,
-        pid: u16,
-        id: Option<u32>,
-        filters: Vec<FilterRequest>,
-        out: &mut BytesMut,
-    ) -> Result<(), End> {
-        let mut codes = Vec::with_capacity(filters.len());
-        for request in filters {
-            let qos = request.qos as u8;
-            match self.check_filter(&request.filter)? {
-                Some(reason) => codes.push(reason as u8),
-                None => {
-                    codes.push(qos);
-                    self.grant(&request, id).await?;
-                }
-            }
-        }
-        let mut suback = BytesMut::new();
-        wire::suback(&mut suback, self.version, pid, &codes);
-        self.keep(suback, out)
-    }
-
-    /// Why a Topic Filter can't be subscribed to.
-    fn check_filter(&self, filter: &str) -> Result<Option<Reason>, End> {
-        if filter.starts_with("$share/") {
-            return Ok(Some(Reason::SharedSubscriptionsNotSupported));
-        }
-        if !topic::is_topic_filter(filter) {
-            return Ok(Some(Reason::TopicFilterInvalid));
-        }
-        if !self.access.may_subscribe(filter) {
-            self.refused("subscribe", filter);
-            return Ok(Some(Reason::NotAuthorized));
-        }
-        let maximum = self.broker.limits.subscriptions;
-        let is_full = self.with(|session| {
-            session.subscription_count() >= maximum && !session.is_subscribed(filter)
-        })?;
-        if is_full {
-            self.broker.metrics.refused("subscriptions");
-            return Ok(Some(Reason::QuotaExceeded));
-        }
-        Ok(None)
-    }
-
-    async fn grant(&self, request: &FilterRequest, id: Option<u32>) -> Result<(), End> {
-        let exchange = &self.broker.exchange;
-        let is_new = self.with(|session| !session.is_subscribed(&request.filter))?;
-        if is_new {
-            let subscribed = self.handle.subscribe(exchange, &request.filter).await;
-            subscribed.map_err(|_| End::Ended(Reason::ServerUnavailable))?;
-        }
-        // The fan-out misses nothing from here on, so the order of these two steps leaves no gap.
-        let is_told = match request.retain_handling {
-            RetainHandling::Always => true,
-            RetainHandling::IfNew => is_new,
-            RetainHandling::Never => false,
-        };
-        let (kept, millis) = (self.handle.kept(), now().wall.unix_millis());
-        let (at, snapshot) = exchange.subscribe(kept, request, is_told, millis);
-        self.with(|session| session.subscribe(request.clone(), id, at, snapshot))
-    }
-
-    async fn unsubscribe(
-        &mut self,
-        pid: u16,
-        filters: &[String],
-        out: &mut BytesMut,
-    ) -> Result<(), End> {
-        let mut codes = Vec::with_capacity(filters.len());
-        for filter in filters {
-            let (existed, is_last) = self.with(|session| {
-                let existed = session.unsubscribe(filter);
-                (existed, session.subscription_count() == 0)
-            })?;
-            if existed {
-                let done = self.handle.unsubscribe(filter, is_last).await;
-                done.map_err(|_| End::Ended(Reason::ServerUnavailable))?;
-                self.forget(filter);
-            }
-            codes.push(if existed { 0 } else { NO_SUBSCRIPTION });
-        }
-        let mut unsuback = BytesMut::new();
-        wire::unsuback(&mut unsuback, self.version, pid, &codes);
-        self.keep(unsuback, out)
-    }
-
-    /// Stores nothing more for a filter.
-    pub(super) fn forget(&self, filter: &str) {
-        if let Some(number) = self.handle.kept() {
-            self.broker.exchange.unsubscribe(number, filter);
-        }
-    }
-
-    /// Stores the changed subscriptions of a kept session, and then sends `packet`.
-    fn keep(&mut self, packet: BytesMut, out: &mut BytesMut) -> Result<(), End> {
-        let ticket = self.broker.sessions.save(&self.session_key, self.epoch);
-        self.answer(ticket, Answer::Subscriptions(packet), out)
     }
 
     fn disconnect(&self, reason: u8, session_expiry: Option<u32>) -> End {

@@ -32,24 +32,22 @@ impl Client {
             self.refused("will", &will.topic);
             self.will = None;
         }
-        let access = self.access.clone();
-        let withdrawn = self.with(|session| {
-            let withdrawn = session.withdraw(|filter| access.may_subscribe(filter));
-            (withdrawn, session.subscription_count() == 0)
+        let access = &self.access;
+        let withdrawn: Vec<String> = self.with(|session| {
+            let refused = session
+                .filters()
+                .filter(|filter| !access.may_subscribe(filter));
+            refused.map(str::to_owned).collect()
         })?;
-        let (withdrawn, is_last) = withdrawn;
+        if withdrawn.is_empty() {
+            return Ok(());
+        }
         for filter in &withdrawn {
             self.refused("subscribe", filter);
-            let done = self.handle.unsubscribe(filter, is_last).await;
-            done.map_err(|_| End::Ended(Reason::ServerUnavailable))?;
-            self.forget(filter);
         }
-        if withdrawn.is_empty() {
-            Ok(())
-        } else {
-            self.broker.sessions.save(&self.session_key, self.epoch);
-            Err(End::Ended(Reason::NotAuthorized))
-        }
+        self.withdraw(&withdrawn).await?;
+        self.broker.sessions.save(&self.session_key, self.epoch);
+        Err(End::Ended(Reason::NotAuthorized))
     }
 
     /// Whether the certificate that the client showed would be taken now.

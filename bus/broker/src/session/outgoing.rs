@@ -181,6 +181,62 @@ impl Outgoing {
         }
     }
 
+    /// Whether the first bound is reached.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_over(1)
+    }
+
+    /// Whether a message would go to the client at once.
+    pub(super) fn is_idle(&self, terms: &Terms) -> bool {
+        self.queue.is_empty() && self.inflight.len() < window(terms)
+    }
+
+    /// Takes out messages of Shared Subscriptions, oldest first: those that were not sent yet, and
+    /// with `is_end` those that were sent with QoS 1. QoS 2 that was sent is nobody else's
+    /// (MQTT-4.8.2-5). None of them counts as done with.
+    pub(super) fn take_shared(
+        &mut self,
+        which: impl Fn(&str) -> bool,
+        is_end: bool,
+    ) -> Vec<Message> {
+        let asked = |delivery: &Delivery| delivery.message.share().is_some_and(&which);
+        let mut sent: Vec<(u64, u16)> = Vec::new();
+        if is_end {
+            let inflight = self.inflight.iter();
+            sent.extend(
+                inflight.filter_map(|(&pid, inflight)| match &inflight.flow {
+                    Flow::Published(delivery) if delivery.qos == Qos::AtLeastOnce => {
+                        asked(delivery).then_some((inflight.order, pid))
+                    }
+                    _ => None,
+                }),
+            );
+        }
+        sent.sort_unstable();
+        let mut taken = Vec::new();
+        for (_, pid) in sent {
+            if let Some(Inflight {
+                bytes,
+                flow: Flow::Published(delivery),
+                ..
+            }) = self.inflight.remove(&pid)
+            {
+                self.bytes -= bytes;
+                taken.push(delivery.message);
+            }
+        }
+        for queued in std::mem::take(&mut self.queue) {
+            if asked(&queued.delivery) {
+                self.messages -= 1;
+                self.bytes -= queued.delivery.message.len();
+                taken.push(queued.delivery.message);
+            } else {
+                self.queue.push_back(queued);
+            }
+        }
+        taken
+    }
+
     /// Makes everything unacknowledged due again.
     pub(super) fn resume(&mut self) {
         let mut pids: Vec<(u64, u16)> = self
@@ -281,8 +337,7 @@ impl Outgoing {
         if !self.resend.is_empty() {
             return sent;
         }
-        // One Packet Identifier always stays free, so that `next_pid` ends.
-        let window = usize::from(terms.window.min(u16::MAX - 1));
+        let window = window(terms);
         while out.len() < budget {
             let Some(head) = self.queue.front() else {
                 break;
@@ -360,6 +415,11 @@ impl Outgoing {
             }
         }
     }
+}
+
+/// Unacknowledged messages at a time. One Packet Identifier always stays free, so that `next_pid` ends.
+fn window(terms: &Terms) -> usize {
+    usize::from(terms.window.min(u16::MAX - 1))
 }
 
 /// Writes one PUBLISH, unless it is of no use any more or too large for the client

@@ -10,6 +10,7 @@ use crate::fanout::Stopped;
 use crate::kept::Kept;
 use crate::message::Message;
 use crate::store::{Loaded, Ticket};
+use crate::topic;
 
 impl Sessions {
     /// Stores what a session is now; nothing when another connection has it, or it ends with the
@@ -37,12 +38,16 @@ impl Sessions {
         }
     }
 
-    /// Removes what is stored of a session that ended.
+    /// Takes a session that ended out of everything, once nobody finds it any more. What it leaves
+    /// of Shared Subscriptions is for others of them.
     pub(super) fn end(&self, handle: &Handle) {
-        if let Some(number) = handle.kept() {
-            for filter in handle.bound().session.filters() {
-                self.exchange.unsubscribe(number, filter);
-            }
+        let (number, filters) = (handle.number(), handle.end());
+        self.exchange
+            .leave(number, filters.iter().map(String::as_str));
+        let shared = handle.bound().session.take_shared(true);
+        let lost = self.exchange.hand_on(number, shared).len();
+        self.metrics.dropped("session_ended", lost as u64);
+        if handle.kept().is_some() {
             self.store.end(number);
         }
     }
@@ -95,6 +100,11 @@ impl Sessions {
         let handle = self.handle(number, &kept, waiting);
         for known in &kept.subscriptions {
             let request = known.request();
+            if topic::shared(&request.filter).is_some() {
+                let joined = self.exchange.join(&request, handle.joining());
+                joined.unwrap_or_default();
+                continue;
+            }
             handle.subscribe(&self.exchange, &request.filter).await?;
             let kept = Some(number);
             self.exchange.subscribe(kept, &request, false, millis);

@@ -311,14 +311,30 @@ fn acknowledgement(kind: u8, body: &[u8], version: Version) -> Decoded<Packet> {
     })
 }
 
+/// A Topic Filter with its wildcards where they may be (MQTT-4.7.1-1, MQTT-4.7.1-2). Another one is
+/// no filter that could be refused by itself: that is for those that are correctly formed (MQTT 5
+/// section 3.9.3).
+fn topic_filter(text: &str) -> Decoded<String> {
+    if topic::is_topic_filter(text) {
+        Ok(text.to_owned())
+    } else {
+        malformed()
+    }
+}
+
 fn request(entry: &SubEntry, version: Version) -> Decoded<FilterRequest> {
     let options = entry.sub_opts();
     // MQTT 3.1.1 has the QoS only; the other bits are reserved (MQTT-3-8.3-4).
     if version == Version::V4 && options.to_buffer()[0] & !3 != 0 {
         return malformed();
     }
+    let filter = topic_filter(entry.topic_filter())?;
+    // It could keep a message from everybody (MQTT-3.8.3-4).
+    if options.nl() && topic::shared(&filter).is_some() {
+        return Err(Reason::ProtocolError.into());
+    }
     Ok(FilterRequest {
-        filter: entry.topic_filter().to_owned(),
+        filter,
         qos: qos(options.qos()),
         no_local: options.nl(),
         retain_as_published: options.rap(),
@@ -373,8 +389,8 @@ fn unsubscribe(body: &[u8], version: Version) -> Decoded<Packet> {
         pid: pid(packet_id)?,
         filters: entries
             .iter()
-            .map(|filter| filter.as_str().to_owned())
-            .collect(),
+            .map(|filter| topic_filter(filter.as_str()))
+            .collect::<Decoded<_>>()?,
     })
 }
 

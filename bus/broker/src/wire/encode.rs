@@ -83,8 +83,6 @@ pub(crate) fn connack(out: &mut BytesMut, version: Version, connack: &Connack<'_
             properties.put_u8(0x22);
             properties.put_u16(connack.topic_alias_maximum);
         }
-        // Shared Subscription Available: no.
-        properties.put_slice(&[0x2a, 0]);
     }
     let body = 2 + variable_size(properties.len()) + properties.len();
     out.put_u8(0x20);

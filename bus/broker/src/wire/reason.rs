@@ -21,7 +21,6 @@ pub(crate) enum Reason {
     TopicAliasInvalid = 0x94,
     PacketTooLarge = 0x95,
     QuotaExceeded = 0x97,
-    SharedSubscriptionsNotSupported = 0x9e,
 }
 
 impl Reason {
@@ -43,7 +42,6 @@ impl Reason {
             Self::TopicAliasInvalid => "topic_alias_invalid",
             Self::PacketTooLarge => "packet_too_large",
             Self::QuotaExceeded => "quota_exceeded",
-            Self::SharedSubscriptionsNotSupported => "shared_subscriptions_not_supported",
         }
     }
 

@@ -14,5 +14,6 @@ mod reload;
 mod restart;
 mod retained;
 mod sessions;
+mod shared;
 mod support;
 mod wills;
