@@ -4,13 +4,12 @@
 //! `/.well-known/core` and for each resource, and pushes values with `POST /server`,
 //! `<resource>:<value>`. A write reaches it as `PUT /<resource>`.
 //!
-//! - [`endpoint`]: CoAP itself (RFC 7252, 7641, 7959), without IO. It knows no resource.
+//! - [`endpoint`]: CoAP itself (RFC 7252, 7641, 7959, 8132, 9175), without IO. It knows no resource.
 //! - `firmware`: what firmwares and bridge say to each other, without IO. It knows no message.
 //! - [`link_format`]: lists of resources (RFC 6690).
 //! - `socket`, `driver`: the socket; the clock and the task.
 //!
-//! No topic and no MQTT here: that is the bridge runtime's ([`bus::bridge`]). Not here yet: DTLS,
-//! multicast, a Resource Directory, and receiving requests larger than one message.
+//! No topic and no MQTT here: that is the bridge runtime's ([`bus::bridge`]). Not here yet: DTLS.
 
 #![warn(missing_docs)]
 

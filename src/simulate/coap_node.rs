@@ -69,6 +69,9 @@ impl Node {
             max_exchanges: 16,
             max_body: 1024,
             szx: SZX,
+            // No firmware asks who is asking.
+            amplification: None,
+            ..Limits::default()
         };
         Ok(Self {
             firmware: device.firmware(),

@@ -11,6 +11,8 @@ use super::options::{Block, MAX_SZX, Options, block_size, number};
 pub(super) struct Upload {
     offset: usize,
     szx: u8,
+    /// The peer had lost its part of the body, and was sent it again.
+    again: bool,
 }
 
 /// Whether the peer is done with a block.
@@ -26,7 +28,11 @@ pub(super) enum Progress {
 
 impl Upload {
     pub(super) fn new(szx: u8) -> Self {
-        Self { offset: 0, szx }
+        Self {
+            offset: 0,
+            szx,
+            again: false,
+        }
     }
 
     /// Puts the current block into a message: the option, and the part of the body.
@@ -64,6 +70,12 @@ impl Upload {
                 self.offset = next;
                 // A smaller block than ours is what the peer wants from here on (section 2.3).
                 self.szx = block.map_or(self.szx, |block| block.szx.min(self.szx));
+                Progress::Continue
+            }
+            // The peer has forgotten what it had: once more from the start (section 2.9.2).
+            Code::REQUEST_ENTITY_INCOMPLETE if self.offset > 0 && !self.again => {
+                self.offset = 0;
+                self.again = true;
                 Progress::Continue
             }
             // Smaller blocks would do (section 2.9.3).

@@ -96,17 +96,22 @@ pub(super) struct Outgoing {
     pub(super) send: Option<SendId>,
     pub(super) upload: Option<Upload>,
     pub(super) download: Option<Download>,
+    /// What the peer wants to have repeated (RFC 9175 section 2.3).
+    pub(super) echo: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Client {
     next: u64,
+    pings: HashMap<SendId, (RequestId, Remote)>,
     pub(super) requests: HashMap<Token, Outgoing>,
     pub(super) observations: HashMap<Token, Observation>,
     sends: HashMap<SendId, Token>,
     /// What stands under an id: requests, an observation.
     pub(super) tokens: HashMap<RequestId, Vec<Token>>,
     deadlines: Timers<Token>,
+    /// When observations are renewed.
+    pub(super) renewals: Timers<Token>,
 }
 
 /// A request as a message, without mid and type.
@@ -128,6 +133,12 @@ pub(super) fn encoded_len(request: &Request) -> usize {
 }
 
 impl Client {
+    pub(super) fn next_id(&mut self) -> RequestId {
+        let id = RequestId(self.next);
+        self.next += 1;
+        id
+    }
+
     pub(super) fn acknowledged(&mut self, send: SendId) {
         if let Some(outgoing) = self
             .sends
@@ -139,7 +150,10 @@ impl Client {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.next()
+        [self.deadlines.next(), self.renewals.next()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn is_free(&self, token: &Token) -> bool {
@@ -178,6 +192,7 @@ impl Client {
 
     pub(super) fn remove_observation(&mut self, token: &Token) {
         if let Some(observation) = self.observations.remove(token) {
+            self.renewals.cancel(token);
             self.tidy(observation.id, token);
         }
     }
@@ -202,6 +217,7 @@ impl Endpoint {
             let bytes: [u8; TOKEN_LENGTH] = self.layer.rng().random();
             if let Some(token) = Token::new(&bytes)
                 && self.client.is_free(&token)
+                && !self.groups.has_asked(&token)
             {
                 return token;
             }
@@ -219,8 +235,7 @@ impl Endpoint {
         if self.client.requests.len() >= self.limits.max_requests {
             return Err(RequestError::Busy);
         }
-        let id = RequestId(self.client.next);
-        self.client.next += 1;
+        let id = self.client.next_id();
         let szx = self.limits.szx;
         let outgoing = Outgoing {
             id,
@@ -235,17 +250,46 @@ impl Endpoint {
             deadline: now + timeout,
             send: None,
             download: None,
+            echo: None,
         };
         let token = self.fresh_token();
         self.send(token, outgoing, now)?;
         Ok(id)
     }
 
-    /// Ends a request or an observation; nothing is heard of it any more. A peer that still notifies
-    /// is told with a Reset (RFC 7641 section 3.6).
+    /// Asks whether there is a CoAP endpoint at an address (RFC 7252 section 4.3). The end comes as
+    /// [`Event::Pong`]. Old firmwares don't answer.
+    ///
+    /// # Errors
+    /// [`RequestError::Busy`] when too much waits already.
+    pub fn ping(&mut self, to: impl Into<Remote>, now: Instant) -> Result<RequestId, RequestError> {
+        let to = to.into();
+        let id = self.client.next_id();
+        let sent = self.layer.send_con(to, Message::empty(Type::Con, 0), now);
+        let send = sent.map_err(|_| RequestError::Busy)?;
+        self.client.pings.insert(send, (id, to));
+        Ok(id)
+    }
+
+    /// A ping has ended; false when `send` is none.
+    pub(super) fn handle_pong(&mut self, send: SendId, alive: bool) -> bool {
+        let Some((id, peer)) = self.client.pings.remove(&send) else {
+            return false;
+        };
+        self.events.push_back(Event::Pong { id, peer, alive });
+        true
+    }
+
+    /// Ends a request or an observation; nothing is heard of it any more. The peer of an observation
+    /// is told once with a GET, and with a Reset if it still notifies (RFC 7641 section 3.6).
     pub fn cancel(&mut self, id: RequestId, now: Instant) {
         for token in self.client.tokens.remove(&id).unwrap_or_default() {
-            self.client.observations.remove(&token);
+            self.client.renewals.cancel(&token);
+            if let Some(observation) = self.client.observations.remove(&token) {
+                let mut message = message(&observation.request, token);
+                message.options.set_uint(number::OBSERVE, 1);
+                self.layer.send_non(observation.peer, message, now);
+            }
             if let Some(outgoing) = self.client.remove(&token)
                 && let Some(send) = outgoing.send
             {
@@ -276,6 +320,10 @@ impl Endpoint {
         if outgoing.purpose == Purpose::Register {
             message.options.set_uint(number::OBSERVE, 0);
         }
+        if let Some(echo) = &outgoing.echo {
+            message.options.remove(number::ECHO);
+            message.options.add(number::ECHO, echo.as_slice());
+        }
         if let Some(download) = &outgoing.download {
             download.write(&mut message.options);
             message.payload = Bytes::new();
@@ -295,8 +343,12 @@ impl Endpoint {
 
     /// Sends the next message of a request, under a new token so that late answers to the last
     /// message can't be taken for answers to this one.
-    pub(super) fn send_next(&mut self, mut outgoing: Outgoing, now: Instant) {
+    pub(super) fn send_next(&mut self, outgoing: Outgoing, now: Instant) {
         let token = self.fresh_token();
+        self.send_next_as(token, outgoing, now);
+    }
+
+    pub(super) fn send_next_as(&mut self, token: Token, mut outgoing: Outgoing, now: Instant) {
         match self.send_message(token, &mut outgoing, now) {
             Ok(()) => self.client.insert(token, outgoing),
             Err(error) => self.end(&outgoing, Err(error)),
@@ -306,6 +358,8 @@ impl Endpoint {
     pub(super) fn handle_failed_send(&mut self, send: SendId, error: RequestError, now: Instant) {
         if let Some(token) = self.client.sends.remove(&send) {
             self.fail(token, error, now);
+        } else {
+            self.handle_failed_notification(send);
         }
     }
 
@@ -318,6 +372,9 @@ impl Endpoint {
     pub(super) fn handle_client_timeout(&mut self, now: Instant) {
         while let Some(token) = self.client.deadlines.pop_due(now) {
             self.fail(token, RequestError::Timeout, now);
+        }
+        while let Some(token) = self.client.renewals.pop_due(now) {
+            self.renew_stale(token, now);
         }
     }
 

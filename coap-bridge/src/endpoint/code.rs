@@ -23,6 +23,8 @@ impl Code {
     pub const CONTINUE: Self = Self::new(2, 31);
     /// The request can't be understood.
     pub const BAD_REQUEST: Self = Self::new(4, 0);
+    /// Not without an Echo option that shows where the client is (RFC 9175 section 2.3).
+    pub const UNAUTHORIZED: Self = Self::new(4, 1);
     /// The request has a critical option that is not known here.
     pub const BAD_OPTION: Self = Self::new(4, 2);
     /// Not for this client.
@@ -35,6 +37,8 @@ impl Code {
     pub const NOT_ACCEPTABLE: Self = Self::new(4, 6);
     /// Blocks are missing (RFC 7959 section 2.9.2).
     pub const REQUEST_ENTITY_INCOMPLETE: Self = Self::new(4, 8);
+    /// The resource is not as If-Match or If-None-Match want it.
+    pub const PRECONDITION_FAILED: Self = Self::new(4, 12);
     /// The payload is too large.
     pub const REQUEST_ENTITY_TOO_LARGE: Self = Self::new(4, 13);
     /// The payload's Content-Format is not taken here.
@@ -124,6 +128,12 @@ impl Method {
     pub fn from_code(code: Code) -> Option<Self> {
         let index = usize::from(code.byte()).checked_sub(1)?;
         Self::ALL.get(index).copied()
+    }
+
+    /// Whether it changes nothing (RFC 7252 section 5.1, RFC 8132 section 2).
+    #[must_use]
+    pub const fn is_safe(self) -> bool {
+        matches!(self, Self::Get | Self::Fetch)
     }
 
     /// Its code.

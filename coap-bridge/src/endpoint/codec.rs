@@ -129,6 +129,12 @@ impl Message {
         })
     }
 
+    /// A bound of the datagram's length that is cheap to tell.
+    pub(super) fn max_len(&self) -> usize {
+        let options = self.options.iter().map(|(_, value)| 5 + value.len());
+        HEADER + self.token.as_bytes().len() + options.sum::<usize>() + 1 + self.payload.len()
+    }
+
     /// The datagram.
     pub(super) fn encode(&self) -> Bytes {
         let mut packet = Packet::new();

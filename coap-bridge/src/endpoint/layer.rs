@@ -8,12 +8,11 @@ use bytes::Bytes;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::code::Code;
 use super::codec::{Malformed, Message, Type};
 use super::metrics::{Dropped, Metrics};
-use super::parameters::{
-    ACK_RANDOM_FACTOR, ACK_TIMEOUT, EXCHANGE_LIFETIME, MAX_RETRANSMIT, NON_LIFETIME,
-};
-use super::peer::{Active, Peer, Queued, Sight};
+use super::parameters::{ACK_RANDOM_FACTOR, EXCHANGE_LIFETIME, MAX_RETRANSMIT, NON_LIFETIME};
+use super::peer::{Active, Echo, Peer, Queued, Sight};
 use super::remote::Remote;
 use super::timers::Timers;
 use super::{Limits, Transmit};
@@ -30,12 +29,15 @@ pub(super) enum Received {
     /// A response that did not come before; a Confirmable one wants
     /// [`MessageLayer::acknowledge`] or [`MessageLayer::reset`].
     Response(Message, Option<SendId>),
+    /// A Reset that is for no Confirmable message of ours: maybe for a Non-confirmable one.
+    Reset(u16),
 }
 
 /// How a Confirmable message of ours ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    Acknowledged(SendId),
+    /// The peer has it; this newer message was never sent.
+    Acknowledged(SendId, Option<Message>),
     Reset(SendId),
     TimedOut(SendId),
 }
@@ -104,10 +106,7 @@ impl MessageLayer {
             }
         };
         match (message.code.class(), message.code.byte(), message.kind) {
-            (_, 0, kind) => {
-                self.handle_empty(from, kind, message.mid, now);
-                None
-            }
+            (_, 0, kind) => self.handle_empty(from, kind, message.mid, now),
             (0, _, Type::Con | Type::Non) => self
                 .is_new(from, &message, now)
                 .then_some(Received::Request(message)),
@@ -115,11 +114,11 @@ impl MessageLayer {
                 .is_new(from, &message, now)
                 .then_some(Received::Response(message, None)),
             (2 | 4 | 5, _, Type::Ack) => {
-                let Some(id) = self.take_active(from, message.mid, now) else {
+                let Some(done) = self.take_active(from, message.mid, now) else {
                     self.metrics.dropped(Dropped::Unmatched);
                     return None;
                 };
-                Some(Received::Response(message, Some(id)))
+                Some(Received::Response(message, Some(done.id)))
             }
             (1 | 3 | 6 | 7, _, kind) => {
                 self.metrics.dropped(Dropped::Reserved);
@@ -135,7 +134,35 @@ impl MessageLayer {
         }
     }
 
-    fn handle_empty(&mut self, from: Remote, kind: Type, mid: u16, now: Instant) {
+    /// A datagram that was sent to a group (RFC 7252 section 8.1): only Non-confirmable requests
+    /// are taken, and nothing is sent because of anything else.
+    pub(super) fn handle_group_datagram(
+        &mut self,
+        from: Remote,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Option<Message> {
+        self.metrics.received.inc();
+        let message = Message::decode(datagram).ok().filter(|message| {
+            from.address().port() != 0
+                && message.kind == Type::Non
+                && message.code.class() == 0
+                && message.code != Code::EMPTY
+        });
+        let Some(message) = message else {
+            self.metrics.dropped(Dropped::Multicast);
+            return None;
+        };
+        self.is_new(from, &message, now).then_some(message)
+    }
+
+    fn handle_empty(
+        &mut self,
+        from: Remote,
+        kind: Type,
+        mid: u16,
+        now: Instant,
+    ) -> Option<Received> {
         match kind {
             // CoAP ping (RFC 7252 section 4.3).
             Type::Con => {
@@ -144,13 +171,16 @@ impl MessageLayer {
             }
             Type::Non => self.metrics.dropped(Dropped::UnexpectedType),
             Type::Ack | Type::Rst => match self.take_active(from, mid, now) {
-                Some(id) if kind == Type::Ack => {
-                    self.outcomes.push_back(Outcome::Acknowledged(id));
+                Some(done) if kind == Type::Ack => {
+                    let outcome = Outcome::Acknowledged(done.id, done.newer);
+                    self.outcomes.push_back(outcome);
                 }
-                Some(id) => self.outcomes.push_back(Outcome::Reset(id)),
+                Some(done) => self.outcomes.push_back(Outcome::Reset(done.id)),
+                None if kind == Type::Rst => return Some(Received::Reset(mid)),
                 None => self.metrics.dropped(Dropped::Unmatched),
             },
         }
+        None
     }
 
     /// Remembers the mid of a Confirmable or Non-confirmable message; a duplicate gets what the
@@ -255,8 +285,8 @@ impl MessageLayer {
         self.transmit(to, bytes);
     }
 
-    /// Sends a Non-confirmable message, once.
-    pub(super) fn send_non(&mut self, to: Remote, message: Message, now: Instant) {
+    /// Sends a Non-confirmable message, once; gives its mid.
+    pub(super) fn send_non(&mut self, to: Remote, message: Message, now: Instant) -> u16 {
         let peer = self.peer(to, now);
         peer.keep_until(now + NON_LIFETIME);
         let mid = peer.next_mid();
@@ -266,6 +296,7 @@ impl MessageLayer {
             ..message
         };
         self.transmit(to, message.encode());
+        mid
     }
 
     /// Sends a Confirmable message, at once or when those before it are done.
@@ -300,24 +331,58 @@ impl MessageLayer {
             ..message
         }
         .encode();
-        let timeout = ACK_TIMEOUT.mul_f64(self.rng.random_range(1.0..=ACK_RANDOM_FACTOR));
+        let factor = self.rng.random_range(1.0..=ACK_RANDOM_FACTOR);
+        let timeout = self.limits.ack_timeout.mul_f64(factor);
         peer.active = Some(Active {
             id,
             mid,
             bytes: bytes.clone(),
             retransmissions: 0,
             timeout,
+            newer: None,
         });
         self.retransmit.set(to, now + timeout);
         self.transmit(to, bytes);
     }
 
-    fn take_active(&mut self, from: Remote, mid: u16, now: Instant) -> Option<SendId> {
+    fn take_active(&mut self, from: Remote, mid: u16, now: Instant) -> Option<Active> {
         let peer = self.peers.get_mut(&from)?;
-        let id = peer.active.take_if(|active| active.mid == mid)?.id;
+        let done = peer.active.take_if(|active| active.mid == mid)?;
         self.retransmit.cancel(&from);
         self.start_next(from, now);
-        Some(id)
+        Some(done)
+    }
+
+    /// Puts a newer message in the place of one that is not acknowledged yet: it goes out instead of
+    /// the next retransmission (RFC 7641 section 4.5.2). False when `id` has ended.
+    pub(super) fn supersede(&mut self, to: Remote, id: SendId, message: Message) -> bool {
+        let peer = self.peers.get_mut(&to);
+        peer.is_some_and(|peer| peer.supersede(id, message))
+    }
+
+    /// Whether the peer was seen to be where it says: it has answered what only it was told.
+    pub(super) fn is_verified(&self, peer: Remote) -> bool {
+        peer.session().is_some() || self.peers.get(&peer).is_some_and(|peer| peer.verified)
+    }
+
+    /// The peer is where it says.
+    pub(super) fn verify(&mut self, addr: Remote, now: Instant) {
+        self.peer(addr, now).verified = true;
+    }
+
+    /// What the peer has to repeat in an Echo option (RFC 9175 section 2.3).
+    pub(super) fn echo(&mut self, addr: Remote, now: Instant) -> Echo {
+        let fresh = self.rng.random();
+        *self.peer(addr, now).echo.get_or_insert(fresh)
+    }
+
+    /// The peer has sent this Echo option.
+    pub(super) fn handle_echo(&mut self, addr: Remote, value: &[u8]) {
+        if let Some(peer) = self.peers.get_mut(&addr)
+            && peer.echo.is_some_and(|echo| echo == value)
+        {
+            peer.verified = true;
+        }
     }
 
     /// Stops sending a message; it has no [`Outcome`] any more.
@@ -362,7 +427,8 @@ impl MessageLayer {
         if active.retransmissions < MAX_RETRANSMIT {
             active.retransmissions += 1;
             active.timeout *= 2;
-            let (bytes, timeout) = (active.bytes.clone(), active.timeout);
+            let timeout = active.timeout;
+            let bytes = peer.refresh_active();
             self.metrics.retransmissions.inc();
             self.retransmit.set(addr, now + timeout);
             self.transmit(addr, bytes);

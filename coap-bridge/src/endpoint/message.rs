@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::code::{Code, Method};
-use super::options::{Options, number};
+use super::options::{Block, MAX_SZX, Options, number};
 
 /// A request, sent or received.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,33 @@ impl Request {
         self
     }
 
+    /// The same with a further option.
+    #[must_use]
+    pub fn with_option(mut self, number: u16, value: impl Into<Vec<u8>>) -> Self {
+        self.options.add(number, value);
+        self
+    }
+
+    /// The same with the Content-Format that the response is to have.
+    #[must_use]
+    pub fn with_accept(mut self, format: u16) -> Self {
+        self.options.set_uint(number::ACCEPT, u32::from(format));
+        self
+    }
+
+    /// The same, asking for the response in blocks of 2^(4 + `szx`) bytes from the start (RFC 7959
+    /// section 2.4, early negotiation).
+    #[must_use]
+    pub fn with_block_size(mut self, szx: u8) -> Self {
+        let block = Block {
+            num: 0,
+            more: false,
+            szx: szx.min(MAX_SZX),
+        };
+        block.write(&mut self.options, number::BLOCK2);
+        self
+    }
+
     /// The same, Non-confirmable.
     #[must_use]
     pub fn non_confirmable(mut self) -> Self {
@@ -89,6 +116,52 @@ impl Request {
             path.push_str(segment);
         }
         Some(path)
+    }
+
+    /// The value of an argument `<name>=<value>` of the query, when it is UTF-8.
+    #[must_use]
+    pub fn query(&self, name: &str) -> Option<&str> {
+        self.queries().find_map(|argument| {
+            let value = argument.strip_prefix(name)?.strip_prefix('=')?;
+            Some(value)
+        })
+    }
+
+    /// All arguments of the query that are UTF-8.
+    pub fn queries(&self) -> impl Iterator<Item = &str> {
+        let arguments = self.options.all(number::URI_QUERY);
+        arguments.filter_map(|argument| std::str::from_utf8(argument).ok())
+    }
+
+    /// The payload's Content-Format, known here or not.
+    #[must_use]
+    pub fn format(&self) -> Option<u16> {
+        u16::try_from(self.options.uint(number::CONTENT_FORMAT)?).ok()
+    }
+
+    /// The Content-Format that the client wants.
+    #[must_use]
+    pub fn accept(&self) -> Option<u16> {
+        u16::try_from(self.options.uint(number::ACCEPT)?).ok()
+    }
+
+    /// Whether If-Match and If-None-Match let the request be carried out on a resource with this
+    /// ETag (empty: it has none), or on none (RFC 7252 section 5.10.8). If not, the answer is
+    /// [`Code::PRECONDITION_FAILED`].
+    #[must_use]
+    pub fn conditions_hold(&self, current: Option<&[u8]>) -> bool {
+        let mut wanted = self.options.all(number::IF_MATCH).peekable();
+        let matches = wanted.peek().is_none()
+            || current.is_some_and(|etag| wanted.any(|one| one.is_empty() || one == etag));
+        let must_be_new = self.options.first(number::IF_NONE_MATCH).is_some();
+        matches && !(must_be_new && current.is_some())
+    }
+
+    /// Whether the client has the representation with this ETag already: the answer is then
+    /// [`Code::VALID`] with the ETag and without payload (RFC 7252 section 5.10.6.2).
+    #[must_use]
+    pub fn has_etag(&self, etag: &[u8]) -> bool {
+        self.options.all(number::ETAG).any(|one| one == etag)
     }
 }
 
@@ -137,10 +210,58 @@ impl Response {
         self
     }
 
+    /// The same with an ETag, 1 to 8 bytes.
+    #[must_use]
+    pub fn with_etag(mut self, etag: impl Into<Vec<u8>>) -> Self {
+        self.options.remove(number::ETAG);
+        self.options.add(number::ETAG, etag);
+        self
+    }
+
+    /// The same with the place of what was created, such as `rd/7?x=1`.
+    #[must_use]
+    pub fn with_location(mut self, location: &str) -> Self {
+        let (path, query) = match location.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (location, None),
+        };
+        for segment in path.trim_start_matches('/').split('/') {
+            self.options.add(number::LOCATION_PATH, segment);
+        }
+        for argument in query.into_iter().flat_map(|query| query.split('&')) {
+            self.options.add(number::LOCATION_QUERY, argument);
+        }
+        self
+    }
+
+    /// The place of what was created, as `/rd/7?x=1`; none when the response names none.
+    #[must_use]
+    pub fn location(&self) -> Option<String> {
+        let joined = |option, by: &str| {
+            let parts: Vec<_> = self
+                .options
+                .all(option)
+                .map(String::from_utf8_lossy)
+                .collect();
+            (!parts.is_empty()).then(|| parts.join(by))
+        };
+        let path = joined(number::LOCATION_PATH, "/");
+        let query = joined(number::LOCATION_QUERY, "&").map(|query| format!("?{query}"));
+        (path.is_some() || query.is_some())
+            .then(|| format!("/{}{}", path.unwrap_or_default(), query.unwrap_or_default()))
+    }
+
     /// The payload's Content-Format, known here or not.
     #[must_use]
     pub fn format(&self) -> Option<u16> {
         u16::try_from(self.options.uint(number::CONTENT_FORMAT)?).ok()
+    }
+
+    /// For how many seconds the representation is fresh: Max-Age, 60 without it (RFC 7252 section
+    /// 5.10.5).
+    #[must_use]
+    pub fn max_age(&self) -> u32 {
+        self.options.uint(number::MAX_AGE).unwrap_or(60)
     }
 }
 

@@ -21,6 +21,11 @@ pub(super) enum Dropped {
     CriticalOption,
     Looped,
     Overload,
+    /// A message to a group that is no Non-confirmable request, or an answer that a group does not
+    /// give.
+    Multicast,
+    /// An answer that is too long for an address that may be forged.
+    Unverified,
 }
 
 impl Dropped {
@@ -34,6 +39,8 @@ impl Dropped {
             Self::CriticalOption => "critical_option",
             Self::Looped => "looped",
             Self::Overload => "overload",
+            Self::Multicast => "multicast",
+            Self::Unverified => "unverified",
         }
     }
 }

@@ -1,20 +1,23 @@
-//! A CoAP endpoint without IO, client and server at once: RFC 7252, with block-wise transfer
-//! (RFC 7959) both ways but for receiving large requests, and the client side of Observe (RFC 7641).
+//! A CoAP endpoint without IO, client and server at once: RFC 7252 with requests to groups, Observe
+//! (RFC 7641), block-wise transfer (RFC 7959), FETCH and PATCH (RFC 8132) and Echo (RFC 9175).
 //!
 //! Two layers: `layer` knows mids, types, duplicates and retransmission; the rest knows tokens,
-//! options, blocks and observations. Neither knows a resource.
+//! options, blocks and observations: `client`, `responses` and `observe` what we ask, `server`,
+//! `transfers` and `observers` what we are asked, `group` both. Neither knows a resource.
 //!
 //! What it refuses to do: it opens no socket, reads no clock, starts no task; it keeps nothing about
-//! a peer beyond [`Limits`]; it is no proxy, and it does no multicast.
+//! a peer beyond [`Limits`]; it is no proxy.
 
 mod blocks;
 mod client;
 mod code;
 mod codec;
+mod group;
 mod layer;
 mod message;
 mod metrics;
 mod observe;
+mod observers;
 pub mod options;
 pub mod parameters;
 mod peer;
@@ -24,23 +27,28 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod transfers;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rand::Rng;
 use rand::rngs::StdRng;
 
 use client::Client;
 pub use client::{RequestError, RequestId};
 pub use code::{Code, Method};
+use group::Groups;
 use layer::{MessageLayer, Outcome, Received};
 pub(crate) use message::percent_decoded;
 pub use message::{Request, Response};
 pub use metrics::Metrics;
+pub use observers::ObserverId;
+use observers::Observers;
 pub use remote::{Remote, SessionId};
 pub use server::ExchangeId;
-use server::Server;
+use server::{Arrival, Server};
 pub(crate) use timers::Timers;
 
 /// What an endpoint remembers at the most.
@@ -57,10 +65,20 @@ pub struct Limits {
     pub max_requests: usize,
     /// Requests of peers that wait for [`Endpoint::respond`]. Full: a further one gets 5.03.
     pub max_exchanges: usize,
-    /// The longest body that is put together from blocks, in bytes.
+    /// The longest body that is put together from blocks, in bytes. Up to 256 requests of peers are
+    /// put together at a time.
     pub max_body: usize,
     /// The size exponent of the blocks we send, 0 (16 bytes) to 6 (1024 bytes).
     pub szx: u8,
+    /// The least time before the first retransmission (RFC 7252 section 4.8.1). The lifetimes in
+    /// [`parameters`] do not follow it: they are right for the default and for anything shorter.
+    pub ack_timeout: Duration,
+    /// An answer may have so many times the bytes of its request, as long as the peer has not shown
+    /// that its address is its own (RFC 7252 section 11.3); none: no such limit.
+    ///
+    /// To a longer answer to GET and FETCH the peer gets 4.01 with an Echo option, and the answer when
+    /// it asks again with that (RFC 9175 section 2.4). Other answers lose their payload.
+    pub amplification: Option<usize>,
 }
 
 impl Default for Limits {
@@ -73,6 +91,8 @@ impl Default for Limits {
             max_exchanges: 4096,
             max_body: 64 * 1024,
             szx: options::MAX_SZX,
+            ack_timeout: parameters::ACK_TIMEOUT,
+            amplification: Some(3),
         }
     }
 }
@@ -95,8 +115,11 @@ pub enum Event {
         exchange: ExchangeId,
         /// Who asks.
         peer: Remote,
-        /// What is asked.
+        /// What is asked, put together from its blocks.
         request: Request,
+        /// It was sent to a group: errors are not answered, and nobody minds if nothing is
+        /// ([`Endpoint::ignore`]).
+        multicast: bool,
     },
     /// A request of ours has ended. It comes exactly once for each request that was taken and not
     /// cancelled.
@@ -121,6 +144,31 @@ pub enum Event {
         /// The peer has ended the observation.
         last: bool,
     },
+    /// A member of a group has answered.
+    GroupResponse {
+        /// The question.
+        id: RequestId,
+        /// Who answers.
+        peer: Remote,
+        /// Its answer, or the first block of it.
+        response: Response,
+    },
+    /// A ping has ended.
+    Pong {
+        /// Which one.
+        id: RequestId,
+        /// Who was asked.
+        peer: Remote,
+        /// Whether there was an answer.
+        alive: bool,
+    },
+    /// A peer observes a resource of ours no more: it said so, or does not answer.
+    ObserverLeft {
+        /// As [`Endpoint::respond_observed`] gave it.
+        observer: ObserverId,
+        /// Who it was.
+        peer: Remote,
+    },
 }
 
 /// The endpoint.
@@ -135,6 +183,8 @@ pub struct Endpoint {
     layer: MessageLayer,
     client: Client,
     server: Server,
+    observers: Observers,
+    groups: Groups,
     events: VecDeque<Event>,
 }
 
@@ -143,10 +193,13 @@ impl Endpoint {
     /// operating system, for tokens must not be guessed (RFC 7252 section 5.3.1).
     #[must_use]
     pub fn new(limits: Limits, rng: StdRng) -> Self {
+        let mut layer = MessageLayer::new(limits.clone(), rng);
         Self {
-            layer: MessageLayer::new(limits.clone(), rng),
             client: Client::default(),
-            server: Server::default(),
+            server: Server::new(layer.rng().random()),
+            layer,
+            observers: Observers::default(),
+            groups: Groups::default(),
             events: VecDeque::new(),
             limits,
         }
@@ -162,13 +215,37 @@ impl Endpoint {
     pub fn handle_datagram(&mut self, from: impl Into<Remote>, datagram: &[u8], now: Instant) {
         let from = from.into();
         match self.layer.handle_datagram(from, datagram, now) {
-            Some(Received::Request(message)) => self.handle_request(from, message, now),
+            Some(Received::Request(message)) => {
+                let arrival = Arrival::new(datagram, false);
+                self.handle_request(from, message, arrival, now);
+            }
             Some(Received::Response(message, send)) => {
                 self.handle_response(from, message, send, now);
             }
+            Some(Received::Reset(mid)) => self.handle_stray_reset(from, mid),
             None => {}
         }
         self.handle_outcomes(now);
+    }
+
+    /// A datagram has come in that was sent to a multicast group (RFC 7252 section 8).
+    pub fn handle_group_datagram(
+        &mut self,
+        from: impl Into<Remote>,
+        datagram: &[u8],
+        now: Instant,
+    ) {
+        let from = from.into();
+        if let Some(message) = self.layer.handle_group_datagram(from, datagram, now) {
+            let arrival = Arrival::new(datagram, true);
+            self.handle_request(from, message, arrival, now);
+        }
+    }
+
+    /// The peer is known to be where it says, for instance from a handshake: see
+    /// [`Limits::amplification`].
+    pub fn verify(&mut self, peer: impl Into<Remote>, now: Instant) {
+        self.layer.verify(peer.into(), now);
     }
 
     /// Some deadline has come.
@@ -177,12 +254,20 @@ impl Endpoint {
         self.handle_outcomes(now);
         self.handle_client_timeout(now);
         self.handle_server_timeout(now);
+        self.handle_group_timeout(now);
     }
 
     fn handle_outcomes(&mut self, now: Instant) {
         while let Some(outcome) = self.layer.poll_outcome() {
             match outcome {
-                Outcome::Acknowledged(send) => self.client.acknowledged(send),
+                Outcome::Acknowledged(send, newer) => {
+                    self.client.acknowledged(send);
+                    self.handle_pong(send, true);
+                    self.handle_notified(send, newer, now);
+                }
+                // A Reset is what a ping is for.
+                Outcome::Reset(send) if self.handle_pong(send, true) => {}
+                Outcome::TimedOut(send) if self.handle_pong(send, false) => {}
                 Outcome::Reset(send) => self.handle_failed_send(send, RequestError::Reset, now),
                 Outcome::TimedOut(send) => {
                     self.handle_failed_send(send, RequestError::Timeout, now);
@@ -208,6 +293,7 @@ impl Endpoint {
             self.layer.poll_timeout(),
             self.client.poll_timeout(),
             self.server.poll_timeout(),
+            self.groups.poll_timeout(),
         ]
         .into_iter()
         .flatten()

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use rand::Rng;
+
 use super::blocks::Download;
 use super::client::{Outgoing, Purpose, RequestError, RequestId};
 use super::codec::Token;
 use super::message::{Request, Response};
 use super::options::number;
-use super::parameters::{MAX_TRANSMIT_WAIT, OBSERVE_REORDER_SPAN};
+use super::parameters::{MAX_TRANSMIT_WAIT, OBSERVE_REORDER_SPAN, RENEW_AFTER, RENEW_SPREAD};
 use super::remote::Remote;
 use super::{Endpoint, Event};
 
@@ -62,7 +64,8 @@ fn is_newer((v1, t1): (u32, Instant), (v2, t2): (u32, Instant)) -> bool {
 
 impl Endpoint {
     /// Asks anew what is observed, under the same token (RFC 7641 section 3.3.1), so that the peer
-    /// keeps the observation or learns of it again. Ends as [`Endpoint::observe`] does.
+    /// keeps the observation or learns of it again. Ends as [`Endpoint::observe`] does. When Max-Age
+    /// has passed without a notification, this happens by itself.
     ///
     /// # Errors
     /// [`RequestError::Busy`] when too much waits already, or when nothing is observed under `id`.
@@ -89,8 +92,27 @@ impl Endpoint {
             send: None,
             upload: None,
             download: None,
+            echo: None,
         };
         self.send(token, outgoing, now)
+    }
+
+    /// Nothing was heard of an observation since its representation went stale: the peer may have
+    /// forgotten it (section 3.3.1).
+    pub(super) fn renew_stale(&mut self, token: Token, now: Instant) {
+        let Some(observation) = self.client.observations.get(&token) else {
+            return;
+        };
+        let id = observation.id;
+        if self.renew(id, MAX_TRANSMIT_WAIT, now).is_err() {
+            self.renew_later(token, 0, now);
+        }
+    }
+
+    fn renew_later(&mut self, token: Token, max_age: u32, now: Instant) {
+        let spread = self.layer.rng().random_range(Duration::ZERO..RENEW_SPREAD);
+        let at = now + Duration::from_secs(max_age.into()) + RENEW_AFTER + spread;
+        self.client.renewals.set(token, at);
     }
 
     /// The peer has taken the registration, or it has not (RFC 7641 section 3.1).
@@ -109,6 +131,7 @@ impl Endpoint {
                 let observation = Observation::new(*id, *peer, request.clone(), sequence, now);
                 self.client.observations.insert(token, observation);
                 self.client.note(*id, token);
+                self.renew_later(token, response.max_age(), now);
             }
             None => self.client.remove_observation(&token),
         }
@@ -141,6 +164,7 @@ impl Endpoint {
             return;
         }
         let request = observation.request.clone();
+        self.renew_later(token, response.max_age(), now);
         match Download::begin(&response, self.limits.max_body) {
             Ok(None) => self.events.push_back(Event::Notification {
                 id,
@@ -158,6 +182,7 @@ impl Endpoint {
                     send: None,
                     upload: None,
                     download,
+                    echo: None,
                 };
                 self.send_next(outgoing, now);
             }

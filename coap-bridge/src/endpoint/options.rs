@@ -2,14 +2,20 @@
 
 /// Option numbers.
 pub mod number {
+    /// If-Match, an ETag or nothing.
+    pub const IF_MATCH: u16 = 1;
     /// Uri-Host.
     pub const URI_HOST: u16 = 3;
     /// ETag.
     pub const ETAG: u16 = 4;
+    /// If-None-Match, empty.
+    pub const IF_NONE_MATCH: u16 = 5;
     /// Observe (RFC 7641).
     pub const OBSERVE: u16 = 6;
     /// Uri-Port.
     pub const URI_PORT: u16 = 7;
+    /// Location-Path, one for each segment.
+    pub const LOCATION_PATH: u16 = 8;
     /// Uri-Path, one for each segment.
     pub const URI_PATH: u16 = 11;
     /// Content-Format.
@@ -20,6 +26,8 @@ pub mod number {
     pub const URI_QUERY: u16 = 15;
     /// Accept.
     pub const ACCEPT: u16 = 17;
+    /// Location-Query, one for each argument.
+    pub const LOCATION_QUERY: u16 = 20;
     /// Block2 (RFC 7959).
     pub const BLOCK2: u16 = 23;
     /// Block1 (RFC 7959).
@@ -32,6 +40,8 @@ pub mod number {
     pub const PROXY_SCHEME: u16 = 39;
     /// Size1, in bytes.
     pub const SIZE1: u16 = 60;
+    /// Echo (RFC 9175).
+    pub const ECHO: u16 = 252;
 }
 
 /// Content-Formats (RFC 7252 section 12.3).
@@ -105,6 +115,47 @@ impl Options {
         self.0
             .iter()
             .map(|(number, value)| (*number, value.as_slice()))
+    }
+}
+
+/// The critical options that a message may have: number, least and greatest length, and whether it
+/// may come more than once (RFC 7252 section 5.10, RFC 7959 section 2.1).
+const CRITICAL: [(u16, usize, usize, bool); 11] = [
+    (number::IF_MATCH, 0, 8, true),
+    (number::URI_HOST, 1, 255, false),
+    (number::IF_NONE_MATCH, 0, 0, false),
+    (number::URI_PORT, 0, 2, false),
+    (number::URI_PATH, 0, 255, true),
+    (number::URI_QUERY, 0, 255, true),
+    (number::ACCEPT, 0, 2, false),
+    (number::BLOCK2, 0, 3, false),
+    (number::BLOCK1, 0, 3, false),
+    (number::PROXY_URI, 1, 1034, false),
+    (number::PROXY_SCHEME, 1, 255, false),
+];
+
+impl Options {
+    /// Whether there is a critical option that is not known here, has an impossible length or comes
+    /// more often than it may (RFC 7252 sections 5.4.1, 5.4.3 and 5.4.5).
+    pub(super) fn has_bad_critical(&self) -> bool {
+        let mut last = None;
+        self.iter().any(|(option, value)| {
+            let again = last.replace(option) == Some(option);
+            option & 1 == 1
+                && !CRITICAL.iter().any(|&(number, min, max, repeatable)| {
+                    number == option && (min..=max).contains(&value.len()) && (repeatable || !again)
+                })
+        })
+    }
+
+    /// Whether an option does not tell one request from another (RFC 7252 section 5.4.6): NoCacheKey,
+    /// and what differs between the blocks of one transfer.
+    pub(super) fn is_no_key(option: u16) -> bool {
+        option & 0x1E == 0x1C
+            || matches!(
+                option,
+                number::BLOCK1 | number::BLOCK2 | number::OBSERVE | number::CONTENT_FORMAT
+            )
     }
 }
 

@@ -18,9 +18,16 @@ pub const MAX_TRANSMIT_WAIT: Duration = Duration::from_secs(93);
 pub const EXCHANGE_LIFETIME: Duration = Duration::from_secs(247);
 /// A Non-confirmable message's mid is not used again for so long.
 pub const NON_LIFETIME: Duration = Duration::from_secs(145);
+/// A member of a group answers a request to the group after a random part of this time (section 8.2).
+pub const DEFAULT_LEISURE: Duration = Duration::from_secs(5);
 /// A request that is not answered within this time gets an empty acknowledgement, and its response
 /// separately (RFC 7252 section 5.2.2).
 pub const EMPTY_ACK_DELAY: Duration = Duration::from_millis(100);
 /// A notification that comes so long after another is newer, whatever its number says
 /// (RFC 7641 section 3.4).
 pub(super) const OBSERVE_REORDER_SPAN: Duration = Duration::from_secs(128);
+/// An observation is renewed when its last representation has been stale for this long, plus a random
+/// time of up to [`RENEW_SPREAD`] (RFC 7641 section 3.3.1).
+pub(super) const RENEW_AFTER: Duration = Duration::from_secs(5);
+/// See [`RENEW_AFTER`].
+pub(super) const RENEW_SPREAD: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::codec::Message;
+use super::codec::{Message, Type};
 use super::layer::SendId;
 
 /// A Confirmable message that waits for its acknowledgement.
@@ -16,7 +16,13 @@ pub(super) struct Active {
     pub(super) bytes: Bytes,
     pub(super) retransmissions: u32,
     pub(super) timeout: Duration,
+    /// Goes out in the place of the next retransmission.
+    pub(super) newer: Option<Message>,
 }
+
+/// What a peer repeats to show that it gets what is sent to its address: as long as an answer of
+/// three times the shortest request has room for (RFC 9175 section 2.2.1).
+pub(super) type Echo = [u8; 6];
 
 /// A Confirmable message that waits for its turn.
 #[derive(Debug)]
@@ -53,6 +59,10 @@ pub(super) struct Peer {
     backlog: VecDeque<Queued>,
     /// When nothing here matters any more.
     expires: Instant,
+    /// What it was asked to repeat.
+    pub(super) echo: Option<Echo>,
+    /// It has shown that its address is its own.
+    pub(super) verified: bool,
 }
 
 impl Peer {
@@ -64,6 +74,8 @@ impl Peer {
             active: None,
             backlog: VecDeque::new(),
             expires: now,
+            echo: None,
+            verified: false,
         }
     }
 
@@ -140,6 +152,41 @@ impl Peer {
             return None;
         }
         self.backlog.pop_front()
+    }
+
+    /// See [`super::layer::MessageLayer::supersede`].
+    pub(super) fn supersede(&mut self, id: SendId, message: Message) -> bool {
+        if let Some(active) = self.active.as_mut().filter(|active| active.id == id) {
+            active.newer = Some(message);
+            return true;
+        }
+        let queued = self.backlog.iter_mut().find(|queued| queued.id == id);
+        queued.is_some_and(|queued| {
+            queued.message = message;
+            true
+        })
+    }
+
+    /// What is to be sent again: the active message, or the newer one from now on.
+    pub(super) fn refresh_active(&mut self) -> Bytes {
+        let newer = self
+            .active
+            .as_mut()
+            .and_then(|active| active.newer.take())
+            .map(|newer| (self.next_mid(), newer));
+        let Some(active) = &mut self.active else {
+            return Bytes::new();
+        };
+        if let Some((mid, newer)) = newer {
+            active.mid = mid;
+            active.bytes = Message {
+                kind: Type::Con,
+                mid,
+                ..newer
+            }
+            .encode();
+        }
+        active.bytes.clone()
     }
 
     pub(super) fn remove_queued(&mut self, id: SendId) {

@@ -5,13 +5,14 @@ use std::time::Instant;
 use super::Endpoint;
 use super::blocks::{Download, Progress, Upload};
 use super::client::{Outgoing, Purpose, RequestError};
+use super::code::Code;
 use super::codec::{Message, Token, Type};
 use super::layer::SendId;
 use super::message::Response;
 use super::metrics::Dropped;
 use super::observe;
+use super::options::number;
 use super::remote::Remote;
-use super::server::has_unknown_critical_option;
 
 impl Endpoint {
     pub(super) fn handle_response(
@@ -39,8 +40,9 @@ impl Endpoint {
         };
         let asked = self.client.has_asked(from, &token);
         let observed = self.client.observations.get(&token);
-        let known = asked || observed.is_some_and(|observation| observation.peer == from);
-        let bad_option = has_unknown_critical_option(&response.options);
+        let grouped = self.groups.has_asked(&token);
+        let known = asked || grouped || observed.is_some_and(|known| known.peer == from);
+        let bad_option = response.options.has_bad_critical();
         match (kind, known && !bad_option) {
             (Type::Con, true) => self.layer.acknowledge(from, mid),
             (Type::Con, false) => self.layer.reset(from, mid),
@@ -50,8 +52,16 @@ impl Endpoint {
             }
             _ => {}
         }
+        if known && !grouped {
+            // Only who gets what is sent to this address knows the token.
+            self.layer.verify(from, now);
+        }
         if !known {
             self.layer.metrics.dropped(Dropped::Unmatched);
+        } else if grouped {
+            if !bad_option {
+                self.handle_group_response(from, &token, response);
+            }
         } else if !asked {
             self.handle_notification(token, response, bad_option, now);
         } else if let Some(mut outgoing) = self.client.remove(&token) {
@@ -75,6 +85,18 @@ impl Endpoint {
         response: Response,
         now: Instant,
     ) {
+        if response.code == Code::UNAUTHORIZED
+            && outgoing.echo.is_none()
+            && let Some(echo) = response.options.first(number::ECHO)
+        {
+            outgoing.echo = Some(echo.to_vec());
+            // An observation is renewed under its own token.
+            let token = match outgoing.purpose {
+                Purpose::Register => token,
+                _ => self.fresh_token(),
+            };
+            return self.send_next_as(token, outgoing, now);
+        }
         if outgoing.purpose == Purpose::Register {
             self.note_registration(token, &outgoing, &response, now);
         }

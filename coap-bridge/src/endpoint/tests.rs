@@ -1,6 +1,9 @@
 //! Two endpoints and hostile datagrams.
 
+mod bench;
 mod datagrams;
+mod groups;
 mod link;
 mod raw;
+mod serve;
 mod transfer;

@@ -38,6 +38,11 @@ impl<K: Clone + Ord + Hash> Timers<K> {
         self.by_key.contains_key(key)
     }
 
+    /// The deadline of a key.
+    pub(crate) fn at(&self, key: &K) -> Option<Instant> {
+        self.by_key.get(key).copied()
+    }
+
     /// The next deadline.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|(at, _)| *at)

@@ -147,7 +147,8 @@ impl Bridge {
                     exchange,
                     peer,
                     request,
-                } => self.serve(exchange, peer, &request, now),
+                    multicast,
+                } => self.serve(exchange, peer, &request, multicast, now),
                 Event::Response {
                     id,
                     result,
@@ -157,6 +158,8 @@ impl Bridge {
                 Event::Notification {
                     id, response, last, ..
                 } => self.handle_notification(id, &response, last, now),
+                // Nothing here is asked of groups, pinged or observed.
+                Event::GroupResponse { .. } | Event::Pong { .. } | Event::ObserverLeft { .. } => {}
             }
         }
     }

@@ -33,9 +33,15 @@ impl Bridge {
         exchange: ExchangeId,
         peer: Remote,
         request: &Request,
+        multicast: bool,
         now: Now,
     ) {
         let path = request.path();
+        // A group is asked who is there, and nothing else (RFC 7252 section 8.2).
+        if multicast && (request.method, path.as_deref()) != (Method::Get, Some(".well-known/core"))
+        {
+            return self.endpoint.ignore(exchange);
+        }
         let response = match (request.method, path.as_deref()) {
             (Method::Post, Some("alive")) => self.serve_alive(peer, request, now),
             (Method::Post, Some("server")) => self.serve_push(peer, request, now),

@@ -71,7 +71,7 @@ impl Bench {
                     self.endpoint.respond(exchange, done, now().mono);
                 }
                 Event::Response { result, .. } => response = Some(result.unwrap()),
-                Event::Notification { .. } => panic!("nothing is observed"),
+                other => panic!("{other:?}"),
             }
         }
         self.flush().await;

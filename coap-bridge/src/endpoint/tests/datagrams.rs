@@ -1,90 +1,13 @@
 //! One endpoint, byte by byte.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-
+use super::bench::Bench;
 use crate::endpoint::parameters::{
     EMPTY_ACK_DELAY, EXCHANGE_LIFETIME, MAX_TRANSMIT_WAIT, NON_LIFETIME,
 };
-use crate::endpoint::{Code, options::number};
-use crate::endpoint::{
-    Endpoint, Event, ExchangeId, Limits, Method, Request, RequestError, Response,
-};
-
-struct Bench {
-    endpoint: Endpoint,
-    now: Instant,
-    peer: SocketAddr,
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self::with(Limits::default())
-    }
-
-    fn with(limits: Limits) -> Self {
-        Self {
-            endpoint: Endpoint::new(limits, StdRng::seed_from_u64(7)),
-            now: bus::time::now().mono,
-            peer: "[2001:db8::1]:49152".parse().unwrap(),
-        }
-    }
-
-    /// What goes out after a datagram has come in.
-    fn handle(&mut self, datagram: &[u8]) -> Vec<Vec<u8>> {
-        self.endpoint.handle_datagram(self.peer, datagram, self.now);
-        self.sent()
-    }
-
-    fn sent(&mut self) -> Vec<Vec<u8>> {
-        std::iter::from_fn(|| self.endpoint.poll_transmit())
-            .map(|transmit| transmit.bytes.to_vec())
-            .collect()
-    }
-
-    fn wait(&mut self, time: Duration) -> Vec<Vec<u8>> {
-        self.now += time;
-        self.endpoint.handle_timeout(self.now);
-        self.sent()
-    }
-
-    #[track_caller]
-    fn asked(&mut self) -> (ExchangeId, Request) {
-        match self.endpoint.poll_event() {
-            Some(Event::Request {
-                exchange, request, ..
-            }) => (exchange, request),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn ask(&mut self) -> Vec<u8> {
-        let request = Request::new(Method::Get, "a");
-        self.endpoint
-            .request(self.peer, request, MAX_TRANSMIT_WAIT, self.now)
-            .unwrap();
-        self.sent().remove(0)
-    }
-
-    #[track_caller]
-    fn answered(&mut self) -> Result<Response, RequestError> {
-        match self.endpoint.poll_event() {
-            Some(Event::Response { result, .. }) => result,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn is_quiet(&mut self) -> bool {
-        self.endpoint.poll_event().is_none() && self.endpoint.poll_transmit().is_none()
-    }
-
-    fn dropped(&self, reason: &'static str) -> u64 {
-        self.endpoint.metrics().dropped_for(reason)
-    }
-}
+use crate::endpoint::{Code, Event, Limits, Method, Request, RequestError, Response};
 
 /// `CON POST /server`, mid 1, token 9.
 const POST: &[u8] = b"\x41\x02\x00\x01\x09\xb6server";
@@ -258,13 +181,17 @@ fn what_is_wrong_with_a_request_is_said() {
         let sent = bench.handle(datagram);
         sent.first().map(|bytes| Code::from_byte(bytes[1]))
     };
-    // Option 9 (OSCORE), method 0.08, Block1 with more, Block1 number 1, SZX 7, Proxy-Scheme.
-    let cases: [(&[u8], Code); 6] = [
+    // Option 9 (OSCORE), a second Uri-Port, an If-None-Match with a value, a Block1 option of 4 bytes,
+    // method 0.08, a short block, Block1 number 1 alone, SZX 7, Proxy-Scheme.
+    let cases: [(&[u8], Code); 9] = [
         (b"\x40\x01\x00\x01\x90", Code::BAD_OPTION),
+        (b"\x40\x01\x00\x08\x71\x01\x01\x02", Code::BAD_OPTION),
+        (b"\x40\x01\x00\x09\x51\x01", Code::BAD_OPTION),
+        (b"\x40\x01\x00\x0a\xd4\x0e\0\0\0\x06", Code::BAD_OPTION),
         (b"\x40\x08\x00\x02", Code::METHOD_NOT_ALLOWED),
         (
             b"\x40\x02\x00\x03\xd1\x0e\x0a\xff1234567890123456",
-            Code::REQUEST_ENTITY_TOO_LARGE,
+            Code::BAD_REQUEST,
         ),
         (
             b"\x40\x02\x00\x04\xd1\x0e\x10\xff1",
@@ -292,19 +219,24 @@ fn the_single_datagrams_that_end_other_servers_do_nothing_here() {
     let mut bench = Bench::new();
     // 1300 bytes of options; a query of 1129 bytes with Block1; a packet from port 0.
     let options = [b"\x40\x01\x00\x01\xbe\x04\x07".to_vec(), vec![b'x'; 1300]].concat();
-    bench.handle(&options);
-    let (exchange, request) = bench.asked();
-    assert_eq!(request.options.first(number::URI_PATH).unwrap().len(), 1300);
-    bench
-        .endpoint
-        .respond(exchange, Response::new(Code::NOT_FOUND), bench.now);
-    assert_eq!(bench.sent().len(), 1);
+    let sent = bench.handle(&options);
+    assert_eq!(sent[0][1], Code::BAD_OPTION.byte(), "no path is so long");
     let query = [
         b"\x40\x02\x00\x02\xde\x02\x03\x5c".to_vec(),
         vec![b'q'; 1129],
         vec![0xc1, 0x06],
     ];
-    bench.handle(&query.concat());
+    let sent = bench.handle(&query.concat());
+    assert_eq!(sent[0][1], Code::BAD_OPTION.byte());
+    // Five arguments of 255 bytes are as long together, and allowed.
+    let argument = |first: u8| [vec![first, 242], vec![b'q'; 255]].concat();
+    let mut query = [b"\x40\x02\x00\x03".to_vec(), argument(0xdd)].concat();
+    query.splice(5..6, [2, 242]);
+    for _ in 0..4 {
+        query.extend(argument(0x0d));
+    }
+    query.extend([0xc1, 0x06]);
+    assert!(bench.handle(&query).is_empty());
     bench.asked();
     bench.peer.set_port(0);
     assert!(bench.handle(POST).is_empty());

@@ -48,7 +48,7 @@ fn a_large_response_comes_in_blocks_even_when_some_are_lost() {
         let response = result(event).unwrap();
         assert_eq!(response.payload, body(1000), "seed {seed}");
         assert_eq!(response.format(), Some(format::LINK));
-        assert_eq!(asked, 16, "64 bytes each");
+        assert_eq!(asked, 17, "64 bytes each, and first of all an Echo option");
     }
 }
 
@@ -271,6 +271,33 @@ fn a_renewal_keeps_the_token_and_an_error_ends_the_observation() {
         Err(RequestError::Busy),
         "nothing is observed any more"
     );
+}
+
+#[test]
+fn an_observation_that_has_gone_silent_is_renewed_by_itself() {
+    let mut peer = super::raw::Peer::new(Limits::default());
+    let request = Request::new(Method::Get, "temp");
+    peer.endpoint
+        .observe(peer.addr, request, MAX_TRANSMIT_WAIT, peer.now)
+        .unwrap();
+    let observed = |_: &Request| {
+        let mut response = Response::content(format::TEXT, "1").with_max_age(20);
+        response.options.add_uint(number::OBSERVE, 1);
+        response
+    };
+    peer.event(observed);
+    let token = peer.token.clone();
+    for _ in 0..3 {
+        peer.token.clear();
+        let start = peer.now;
+        peer.notify(&token, &observed(&Request::new(Method::Get, "temp")));
+        peer.now = peer.endpoint.poll_timeout().unwrap();
+        peer.endpoint.handle_timeout(peer.now);
+        peer.event(observed);
+        let silence = (peer.now - start).as_secs();
+        assert!((25..=35).contains(&silence), "{silence} s");
+        assert_eq!(peer.token, token);
+    }
 }
 
 #[test]
