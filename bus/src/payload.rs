@@ -161,6 +161,10 @@ pub struct Reading {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "ts", ts(optional))]
     pub raw: Option<String>,
+    /// When `v` is bytes in base64: their Content-Format (RFC 7252 section 12.3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
+    pub ct: Option<u16>,
 }
 
 /// The longest payload of a request, in bytes.
@@ -436,6 +440,7 @@ mod tests {
             u: Some("°C".into()),
             ts,
             raw: None,
+            ct: None,
         };
         assert_eq!(
             serde_json::to_value(&reading).unwrap(),

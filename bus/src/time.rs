@@ -12,6 +12,9 @@ use time::format_description::well_known::Rfc3339;
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(0);
+
     /// From milliseconds since 1970-01-01T00:00:00Z, held within the years 1970 to 9999.
     #[must_use]
     pub fn from_unix_millis(millis: i64) -> Self {

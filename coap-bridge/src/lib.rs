@@ -6,6 +6,7 @@
 //!
 //! - [`endpoint`]: CoAP itself (RFC 7252, 7641, 7959, 8132, 9175), without IO. It knows no resource.
 //! - `firmware`: what firmwares and bridge say to each other, without IO. It knows no message.
+//! - `content`: values in text, JSON, CBOR, SenML ... (RFC 8949, RFC 8428).
 //! - [`link_format`]: lists of resources (RFC 6690).
 //! - `socket`, `driver`: the socket; the clock and the task.
 //!
@@ -14,6 +15,7 @@
 #![warn(missing_docs)]
 
 mod config;
+mod content;
 mod driver;
 pub mod endpoint;
 mod firmware;

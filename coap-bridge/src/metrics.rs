@@ -6,6 +6,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::content::Flaw;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
@@ -25,6 +27,8 @@ pub(crate) enum Refused {
     UnknownNode,
     /// A path or method that is not served.
     NotServed,
+    /// A push in a Content-Format that names no resources.
+    Format,
     /// The limit `max_nodes`.
     TooManyNodes,
     /// The limit `max_nodes_per_address`.
@@ -41,6 +45,7 @@ impl Refused {
             Self::Malformed => "malformed",
             Self::UnknownNode => "unknown_node",
             Self::NotServed => "not_served",
+            Self::Format => "format",
             Self::TooManyNodes => "too_many_nodes",
             Self::TooManyAtAddress => "too_many_at_address",
             Self::TooManyResources => "too_many_resources",
@@ -55,6 +60,7 @@ pub(crate) struct Metrics {
     pub(crate) alive: Counter,
     pub(crate) pushes: Counter,
     refused: Family<Reason, Counter>,
+    kept_as_bytes: Family<Reason, Counter>,
     discoveries: Family<Outcome, Counter>,
     pub(crate) reads: Counter,
     pub(crate) reads_failed: Counter,
@@ -72,6 +78,11 @@ impl Metrics {
             "requests_refused",
             "Requests of nodes that were not taken, by reason",
             self.refused.clone(),
+        );
+        registry.register(
+            "values_not_read",
+            "Values that were kept as they came, by reason",
+            self.kept_as_bytes.clone(),
         );
         registry.register(
             "discoveries",
@@ -105,6 +116,14 @@ impl Metrics {
     pub(crate) fn refused(&self, why: Refused) {
         let reason = why.label();
         self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn kept_as_bytes(&self, flaw: Flaw) {
+        let reason = match flaw {
+            Flaw::UnknownFormat => "unknown_format",
+            Flaw::Malformed => "malformed",
+        };
+        self.kept_as_bytes.get_or_create(&Reason { reason }).inc();
     }
 
     pub(crate) fn discovered(&self, outcome: &'static str) {

@@ -15,6 +15,7 @@ mod actuators;
 mod browser;
 mod coap_nodes;
 mod command_line;
+mod content_formats;
 mod liveness;
 mod mqtt_clients;
 mod pyaiot_client;

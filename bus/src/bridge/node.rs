@@ -216,6 +216,7 @@ impl Node {
             u: sample.u,
             ts,
             raw: sample.raw,
+            ct: sample.ct,
         };
         self.entries.get_mut(&id)?.last = Some(reading);
         Some(ReadingChange {

@@ -11,6 +11,8 @@ pub struct Sample {
     pub u: Option<String>,
     /// The text it was read from, when that is not the value itself.
     pub raw: Option<String>,
+    /// The Content-Format of the bytes, when `v` is bytes in base64.
+    pub ct: Option<u16>,
 }
 
 /// Units longer than this are no units, in bytes.
@@ -24,6 +26,7 @@ impl Sample {
             v,
             u: None,
             raw: None,
+            ct: None,
         }
     }
 
@@ -38,6 +41,7 @@ impl Sample {
             v,
             u,
             raw: Some(text.to_owned()),
+            ct: None,
         };
         if let Some((number, unit)) = number_with_unit(trimmed) {
             return parsed(Value::Number(number), unit);

@@ -56,6 +56,16 @@ pub mod format {
     pub const OCTETS: u16 = 42;
     /// application/json
     pub const JSON: u16 = 50;
+    /// application/cbor (RFC 8949)
+    pub const CBOR: u16 = 60;
+    /// application/senml+json (RFC 8428)
+    pub const SENML_JSON: u16 = 110;
+    /// application/sensml+json
+    pub const SENSML_JSON: u16 = 111;
+    /// application/senml+cbor
+    pub const SENML_CBOR: u16 = 112;
+    /// application/sensml+cbor
+    pub const SENSML_CBOR: u16 = 113;
 }
 
 /// The options of a message, in the order of their numbers.

@@ -22,6 +22,8 @@ pub(super) struct Entry {
     pub(super) fresh: Option<Instant>,
     /// The node does not let it be read.
     pub(super) unreadable: bool,
+    /// The Content-Format of the last response.
+    pub(super) format: Option<u16>,
     /// The node notifies of it under this request.
     pub(super) observation: Option<RequestId>,
 }

@@ -6,10 +6,12 @@ use bus::bridge::{self as orders, Answer, Report, Uid};
 use bus::time::Now;
 use serde_json::Value;
 
+use super::Bridge;
 use super::answers::{answered, failed, ok};
+use super::wire::{self, Reading};
 use super::work::{Ask, Then};
-use super::{Bridge, wire};
 use crate::endpoint::{Code, RequestError, RequestId, Response};
+use crate::metrics::Refused;
 
 impl Bridge {
     pub(super) fn handle_response(
@@ -104,18 +106,43 @@ impl Bridge {
     }
 
     fn report_value(&mut self, uid: &Uid, path: &str, response: &Response, now: Now) -> Value {
-        let sample = wire::sample(path, response.format(), &response.payload);
-        let value = sample.v.clone();
-        if let Some(node) = self.nodes.get_mut(uid) {
-            node.note_value(path, now.mono);
+        let (readings, flaw) = wire::read(path, response.format(), &response.payload, now.wall);
+        if let Some(flaw) = flaw {
+            self.metrics.kept_as_bytes(flaw);
+            tracing::debug!(node.uid = %uid, path, format = response.format(), ?flaw, "a value can't be read");
         }
-        self.report(Report::Reading {
-            uid: uid.clone(),
-            path: path.to_owned(),
-            sample,
-            ts: now.wall,
-        });
-        value
+        let value = readings.last().map(|last| last.sample.v.clone());
+        self.report_readings(uid, readings, now);
+        let entry = self
+            .nodes
+            .get_mut(uid)
+            .and_then(|node| node.resources.get_mut(path));
+        if let Some(entry) = entry {
+            entry.format = response.format();
+        }
+        value.unwrap_or_default()
+    }
+
+    /// Reports what a node has pushed or answered; false when it has too many resources for any of it.
+    pub(super) fn report_readings(&mut self, uid: &Uid, readings: Vec<Reading>, now: Now) -> bool {
+        let mut taken = readings.is_empty();
+        for Reading { path, sample, ts } in readings {
+            let Some(node) = self.nodes.get_mut(uid) else {
+                return false;
+            };
+            if !node.note_value(&path, now.mono) {
+                self.metrics.refused(Refused::TooManyResources);
+                continue;
+            }
+            taken = true;
+            self.report(Report::Reading {
+                uid: uid.clone(),
+                path,
+                sample,
+                ts,
+            });
+        }
+        taken
     }
 
     fn note_failed_read(

@@ -7,7 +7,7 @@ use bus::time::Now;
 
 use super::node::Node;
 use super::places::{self, Seat};
-use super::wire::{Alive, Push};
+use super::wire::{self, Alive, Unreadable};
 use super::{Bridge, SHED_CON, SHED_NON};
 use crate::endpoint::options::{format, number};
 use crate::endpoint::{Code, ExchangeId, Method, Remote, Request, Response};
@@ -173,20 +173,23 @@ impl Bridge {
         if self.reports.len() >= shed_at {
             return Err(Refused::Overload);
         }
-        let Push { path, sample } = Push::parse(&request.payload).ok_or(Refused::Malformed)?;
+        let content_format = request.options.uint(number::CONTENT_FORMAT);
+        let content_format = match content_format.map(u16::try_from) {
+            None => None,
+            Some(known) => Some(known.map_err(|_| Refused::Format)?),
+        };
+        let readings = wire::pushed(content_format, &request.payload, now.wall);
+        let readings = readings.map_err(|error| match error {
+            Unreadable::Malformed => Refused::Malformed,
+            Unreadable::Format => Refused::Format,
+        })?;
         let uid = self.places.find(peer).ok_or(Refused::UnknownNode)?.clone();
         let node = self.nodes.get_mut(&uid).ok_or(Refused::UnknownNode)?;
         node.seen = Some(now.mono);
-        if !node.note_value(&path, now.mono) {
+        if !self.report_readings(&uid, readings, now) {
             return Err(Refused::TooManyResources);
         }
         self.metrics.pushes.inc();
-        self.report(Report::Reading {
-            uid: uid.clone(),
-            path,
-            sample,
-            ts: now.wall,
-        });
         self.arm_poll(&uid, now);
         Ok(received(request))
     }
@@ -215,6 +218,10 @@ fn refusal(refused: Refused) -> Response {
     let say = |code, text: &'static str| Response::new(code).with_payload(text);
     match refused {
         Refused::Malformed => say(Code::BAD_REQUEST, "send <word>:<text>"),
+        Refused::Format => say(
+            Code::UNSUPPORTED_CONTENT_FORMAT,
+            "send text, JSON, CBOR or SenML",
+        ),
         Refused::UnknownNode => say(Code::NOT_FOUND, "send /alive first"),
         Refused::NotServed => Response::new(Code::NOT_FOUND),
         Refused::TooManyResources => say(Code::FORBIDDEN, "too many resources"),

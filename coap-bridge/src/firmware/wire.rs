@@ -1,12 +1,11 @@
 //! The payloads of firmwares: signs of life, pushes, values, writes.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bus::bridge::{Sample, Uid};
 use bus::payload::Resource;
-use bytes::Bytes;
-use serde_json::Value;
+use bus::time::Timestamp;
+use serde_json::{Map, Value};
 
+use crate::content::{self, Content, Flaw, Record};
 use crate::endpoint::options::format;
 use crate::endpoint::{Method, Request};
 
@@ -18,11 +17,21 @@ pub(super) struct Alive {
     pub(super) reset: bool,
 }
 
-/// `POST /server`: `<resource>:<value>`.
-#[derive(Debug, PartialEq)]
-pub(super) struct Push {
+/// One value of one resource.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Reading {
     pub(super) path: String,
     pub(super) sample: Sample,
+    pub(super) ts: Timestamp,
+}
+
+/// Why a push is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// It is not what its Content-Format says, or names no resource.
+    Malformed,
+    /// Its Content-Format has no names of resources, or is not known.
+    Format,
 }
 
 /// The longest path of a resource, in bytes.
@@ -47,18 +56,88 @@ impl Alive {
     }
 }
 
-impl Push {
-    /// Split at the first colon.
-    pub(super) fn parse(payload: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(trim_nuls(payload)).ok()?;
-        let (path, value) = text.split_once(':')?;
-        let path = path.trim().trim_start_matches('/');
-        let usable = (1..=MAX_PATH).contains(&path.len()) && !path.chars().any(char::is_control);
-        usable.then(|| Self {
-            path: path.to_owned(),
-            sample: Sample::from_text(value),
-        })
+/// What `POST /server` says: `<resource>:<value>` in text, an object of resources in JSON or CBOR, or a
+/// SenML pack that names its resources.
+pub(super) fn pushed(
+    content_format: Option<u16>,
+    payload: &[u8],
+    now: Timestamp,
+) -> Result<Vec<Reading>, Unreadable> {
+    match content_format {
+        None | Some(format::TEXT) => {
+            let reading = pushed_text(payload, now).ok_or(Unreadable::Malformed)?;
+            return Ok(vec![reading]);
+        }
+        Some(
+            format::JSON
+            | format::CBOR
+            | format::SENML_JSON
+            | format::SENSML_JSON
+            | format::SENML_CBOR
+            | format::SENSML_CBOR,
+        ) => {}
+        Some(_) => return Err(Unreadable::Format),
     }
+    let readings = match content::decode(content_format, payload, now) {
+        (_, Some(_)) => return Err(Unreadable::Malformed),
+        (Content::Records(records), None) => records
+            .into_iter()
+            .map(|record| record_of(None, record))
+            .collect(),
+        (Content::One(sample), None) => members(sample, now).ok_or(Unreadable::Malformed)?,
+    };
+    match readings.iter().all(|reading| is_path(&reading.path)) {
+        true => Ok(readings),
+        false => Err(Unreadable::Malformed),
+    }
+}
+
+/// Split at the first colon, as Pyaiot does.
+fn pushed_text(payload: &[u8], ts: Timestamp) -> Option<Reading> {
+    let text = std::str::from_utf8(trim_nuls(payload)).ok()?;
+    let (path, value) = text.split_once(':')?;
+    let path = path.trim().trim_start_matches('/');
+    is_path(path).then(|| Reading {
+        path: path.to_owned(),
+        sample: Sample::from_text(value),
+        ts,
+    })
+}
+
+fn is_path(path: &str) -> bool {
+    (1..=MAX_PATH).contains(&path.len()) && !path.chars().any(char::is_control)
+}
+
+fn members(sample: Sample, ts: Timestamp) -> Option<Vec<Reading>> {
+    let Value::Object(members) = sample.v else {
+        return None;
+    };
+    let reading = |(path, value): (String, Value)| Reading {
+        path: path.trim_start_matches('/').to_owned(),
+        sample: Sample::from_json(value),
+        ts,
+    };
+    Some(members.into_iter().map(reading).collect())
+}
+
+/// A record as a reading: under its name if that is a path from the root, else below `of`.
+fn record_of(of: Option<&str>, record: Record) -> Reading {
+    let Record {
+        full_name,
+        name,
+        sample,
+        ts,
+        is_sum,
+    } = record;
+    let mut path = match (full_name.strip_prefix('/'), of) {
+        (Some(from_root), _) => from_root.to_owned(),
+        (None, Some(of)) => format!("{of}/{}", name.trim_start_matches('/')),
+        (None, None) => name.trim_start_matches('/').to_owned(),
+    };
+    if is_sum {
+        path.push_str("/sum");
+    }
+    Reading { path, sample, ts }
 }
 
 fn trim_nuls(bytes: &[u8]) -> &[u8] {
@@ -68,23 +147,78 @@ fn trim_nuls(bytes: &[u8]) -> &[u8] {
         .unwrap_or_default()
 }
 
-/// The value in a response: text without the NULs and the `<path>:` that old firmwares add, JSON as
-/// it is, anything else in base64.
-pub(super) fn sample(path: &str, content_format: Option<u16>, payload: &[u8]) -> Sample {
-    let text = std::str::from_utf8(trim_nuls(payload));
-    match (content_format, text) {
-        (None | Some(format::TEXT | format::LINK | format::XML), Ok(text)) => {
-            let prefix = text
-                .strip_prefix(path)
-                .and_then(|rest| rest.strip_prefix(':'));
-            Sample::from_text(prefix.unwrap_or(text))
-        }
-        (Some(format::JSON), Ok(text)) => match serde_json::from_str(text) {
-            Ok(value) => Sample::from_json(value),
-            Err(_) => Sample::from_text(text),
-        },
-        _ => Sample::plain(Value::String(STANDARD.encode(payload))),
+/// What a response says about the resource that was read: its value, last, and before it what a SenML
+/// pack says of others.
+pub(super) fn read(
+    path: &str,
+    content_format: Option<u16>,
+    payload: &[u8],
+    now: Timestamp,
+) -> (Vec<Reading>, Option<Flaw>) {
+    let payload = match content_format {
+        None | Some(format::TEXT) => without_additions(path, payload),
+        _ => payload,
+    };
+    let (content, flaw) = content::decode(content_format, payload, now);
+    let readings = match content {
+        Content::One(sample) => vec![Reading {
+            path: path.to_owned(),
+            sample,
+            ts: now,
+        }],
+        Content::Records(records) => of_records(path, records),
+    };
+    (readings, flaw)
+}
+
+/// Text without the NULs and the `<path>:` that old firmwares add; bytes that are no text as they are.
+fn without_additions<'a>(path: &str, payload: &'a [u8]) -> &'a [u8] {
+    let trimmed = trim_nuls(payload);
+    match std::str::from_utf8(trimmed) {
+        Ok(text) => text
+            .strip_prefix(path)
+            .and_then(|rest| rest.strip_prefix(':'))
+            .map_or(trimmed, str::as_bytes),
+        Err(_) => payload,
     }
+}
+
+/// A pack about one thing is the resource's own value, or several of it. Of one about several things
+/// each has a resource of its own, and the resource that was read holds them all by name.
+fn of_records(path: &str, records: Vec<Record>) -> Vec<Reading> {
+    let first = records.first().map(|record| record.full_name.clone());
+    let alone = records
+        .iter()
+        .all(|record| Some(&record.full_name) == first.as_ref());
+    if alone {
+        let own = |record: Record| Reading {
+            path: if record.is_sum {
+                format!("{path}/sum")
+            } else {
+                path.to_owned()
+            },
+            sample: record.sample,
+            ts: record.ts,
+        };
+        let (sums, values): (Vec<_>, Vec<_>) = records.into_iter().partition(|r| r.is_sum);
+        return sums.into_iter().chain(values).map(own).collect();
+    }
+    let mut all = Map::new();
+    let mut ts = None;
+    let mut readings = Vec::new();
+    for record in records {
+        if !record.is_sum {
+            all.insert(record.name.clone(), record.sample.v.clone());
+        }
+        ts = Some(record.ts);
+        readings.push(record_of(Some(path), record));
+    }
+    readings.extend(ts.map(|ts| Reading {
+        path: path.to_owned(),
+        sample: Sample::plain(Value::Object(all)),
+        ts,
+    }));
+    readings
 }
 
 /// What is known of how much a node takes.
@@ -128,21 +262,24 @@ pub(super) enum Unwritable {
     Led,
     #[error("the value is too long: this node takes requests of {MAX_LIMITED_REQUEST} bytes")]
     TooLong,
+    #[error(transparent)]
+    Format(#[from] content::Unwritable),
 }
 
-/// The request that writes a value.
+/// The request that writes a value. `last` is the Content-Format in which it was last read.
 pub(super) fn write(
     path: &str,
     resource: Option<&Resource>,
+    last: Option<u16>,
     value: &Value,
     profile: Profile,
 ) -> Result<Request, Unwritable> {
     let request = Request::new(Method::Put, path);
-    if profile == Profile::Limited {
+    if profile == Profile::Limited && last.is_none_or(|last| last == format::TEXT) {
         let text = if path == "led" {
             led(value)?.to_owned()
         } else {
-            text(value)
+            content::text(value)
         };
         let request = request.with_payload(text);
         let fits = request.encoded_len() <= MAX_LIMITED_REQUEST;
@@ -152,12 +289,15 @@ pub(super) fn write(
             Err(Unwritable::TooLong)
         };
     }
-    let formats = resource.map_or(&[][..], |resource| &resource.ct);
-    if formats.contains(&format::JSON) && !formats.contains(&format::TEXT) {
-        let json = Bytes::from(value.to_string());
-        return Ok(request.with_payload(json).with_format(format::JSON));
-    }
-    Ok(request.with_payload(text(value)))
+    let listed = resource.map_or(&[][..], |resource| &resource.ct);
+    let content_format = content::format_for(listed, last);
+    let payload = content::encode(content_format, path, value)?;
+    let request = request.with_payload(payload);
+    Ok(match content_format {
+        // Firmwares expect text without an option that says so.
+        None | Some(format::TEXT) => request,
+        Some(other) => request.with_format(other),
+    })
 }
 
 fn led(value: &Value) -> Result<&'static str, Unwritable> {
@@ -172,21 +312,12 @@ fn led(value: &Value) -> Result<&'static str, Unwritable> {
     }
 }
 
-/// A value as firmwares read it: text as it is, everything else as JSON writes it.
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Bool(true) => "1".to_owned(),
-        Value::Bool(false) => "0".to_owned(),
-        value => value.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::endpoint::options::number;
 
     #[track_caller]
     fn alive(payload: &str, uid: &str, reset: bool) {
@@ -215,51 +346,116 @@ mod tests {
         assert_eq!(Alive::parse(b"alive:\xff"), None);
     }
 
+    const NOW: Timestamp = Timestamp::EPOCH;
+
+    #[track_caller]
+    fn push(content_format: Option<u16>, payload: &[u8]) -> Vec<(String, Value, Option<String>)> {
+        let readings = pushed(content_format, payload, NOW).unwrap();
+        let plain = |r: Reading| (r.path, r.sample.v, r.sample.u);
+        readings.into_iter().map(plain).collect()
+    }
+
     #[test]
     fn pushes_are_split_at_the_first_colon() {
-        let push = Push::parse("temperature:21.5°C".as_bytes()).unwrap();
-        assert_eq!(push.path, "temperature");
-        assert_eq!(
-            (push.sample.v, push.sample.u.as_deref()),
-            (json!(21.5), Some("°C"))
-        );
-        let imu = br#"imu:[{"type":"acc","values":[1,-2,3]}]"#;
-        let push = Push::parse(imu).unwrap();
-        assert_eq!(
-            push.sample.v,
-            json!([{"type": "acc", "values": [1, -2, 3]}])
-        );
+        let unit = Some("°C".to_owned());
+        let temperature = ("temperature".to_owned(), json!(21.5), unit);
+        assert_eq!(push(None, "temperature:21.5°C".as_bytes()), [temperature]);
+        let imu = push(Some(0), br#"imu:[{"type":"acc","values":[1,-2,3]}]"#);
+        assert_eq!(imu[0].1, json!([{"type": "acc", "values": [1, -2, 3]}]));
         for bad in ["", "temperature", ":21", "a\nb:1"] {
-            assert_eq!(Push::parse(bad.as_bytes()), None, "{bad}");
+            let error = pushed(Some(0), bad.as_bytes(), NOW);
+            assert_eq!(error, Err(Unreadable::Malformed), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_push_may_hold_several_resources() {
+        let two = [
+            ("led".to_owned(), json!(0), None),
+            ("t".to_owned(), json!(21.5), Some("°C".to_owned())),
+        ];
+        let json = r#"{"t":"21.5°C","led":0}"#.as_bytes();
+        assert_eq!(push(Some(format::JSON), json), two);
+        let senml = br#"[{"bn":"urn:dev:mac:1:","n":"led","v":0},{"n":"t","u":"Cel","v":21.5}]"#;
+        assert_eq!(push(Some(format::SENML_JSON), senml), two);
+        let lwm2m = br#"[{"bn":"/3303/0/","n":"5700","v":1}]"#;
+        assert_eq!(push(Some(format::SENML_JSON), lwm2m)[0].0, "3303/0/5700");
+        for (content_format, bad) in [
+            (format::JSON, &b"[1]"[..]),
+            (format::JSON, b"{"),
+            (format::JSON, br#"{"":1}"#),
+            (format::CBOR, b"\xa1"),
+            (format::SENML_JSON, br#"[{"v":1}]"#),
+        ] {
+            let error = pushed(Some(content_format), bad, NOW);
+            assert_eq!(error, Err(Unreadable::Malformed), "{bad:?}");
+        }
+        assert_eq!(
+            pushed(Some(format::OCTETS), b"x", NOW),
+            Err(Unreadable::Format)
+        );
+        assert_eq!(pushed(Some(11542), b"x", NOW), Err(Unreadable::Format));
+    }
+
+    /// The value of a resource that was read.
+    fn value(path: &str, content_format: Option<u16>, payload: &[u8]) -> Value {
+        let (readings, _) = read(path, content_format, payload, NOW);
+        let last = readings.into_iter().next_back().unwrap();
+        assert_eq!(last.path, path);
+        last.sample.v
     }
 
     #[test]
     fn values_lose_what_old_firmwares_add() {
         let padded = [b"1013.2hPa".to_vec(), vec![0; 55]].concat();
-        assert_eq!(sample("pressure", Some(0), &padded).v, json!(1013.2));
+        assert_eq!(value("pressure", Some(0), &padded), json!(1013.2));
         let imu = br#"imu:[{"type":"acc","values":[0,0,1]}]"#;
-        assert_eq!(sample("imu", Some(0), imu).v[0]["type"], json!("acc"));
-        assert_eq!(sample("led", None, b"0").v, json!(0));
-        assert_eq!(sample("os", Some(0), b"riot").v, json!("riot"));
+        assert_eq!(value("imu", Some(0), imu)[0]["type"], json!("acc"));
+        assert_eq!(value("led", None, b"0"), json!(0));
+        assert_eq!(value("os", Some(0), b"riot"), json!("riot"));
+        assert_eq!(value("p", None, b"\xff\xfe\0"), json!("//4A"));
     }
 
     #[test]
-    fn the_content_format_says_how_a_value_is_read() {
+    fn a_pack_about_one_thing_is_the_value_of_the_resource() {
+        let pack = br#"[{"bn":"urn:dev:ow:1:","n":"x","u":"Cel","t":-10,"v":20},{"n":"x","v":21}]"#;
+        let now = Timestamp::from_unix_millis(1_700_000_000_000);
+        let (readings, flaw) = read("temp", Some(format::SENML_JSON), pack, now);
+        let told: Vec<_> = readings
+            .iter()
+            .map(|r| (r.path.as_str(), &r.sample.v, r.ts.unix_millis()))
+            .collect();
+        assert_eq!(flaw, None);
         assert_eq!(
-            sample("p", Some(format::JSON), b"{\"a\":1}").v,
-            json!({"a": 1})
+            told,
+            [
+                ("temp", &json!(20), 1_699_999_990_000),
+                ("temp", &json!(21), 1_700_000_000_000)
+            ]
         );
+    }
+
+    #[test]
+    fn a_pack_about_several_things_gives_each_a_resource() {
+        let pack =
+            br#"[{"n":"t","u":"Cel","v":20},{"n":"h","u":"%RH","v":40},{"n":"/led","vb":true},
+            {"n":"p","u":"W","v":5,"s":100}]"#;
+        let (readings, _) = read("env", Some(format::SENML_JSON), pack, NOW);
+        let told: Vec<_> = readings
+            .iter()
+            .map(|r| (r.path.as_str(), r.sample.v.clone(), r.sample.u.as_deref()))
+            .collect();
         assert_eq!(
-            sample("p", Some(format::JSON), b"{broken").v,
-            json!("{broken")
+            told,
+            [
+                ("env/t", json!(20), Some("°C")),
+                ("env/h", json!(40), Some("%")),
+                ("led", json!(true), None),
+                ("env/p", json!(5), Some("W")),
+                ("env/p/sum", json!(100), Some("W.s")),
+                ("env", json!({"t": 20, "h": 40, "/led": true, "p": 5}), None),
+            ]
         );
-        assert_eq!(
-            sample("p", Some(format::OCTETS), b"\x00\x01").v,
-            json!("AAE=")
-        );
-        assert_eq!(sample("p", Some(60), b"\xa0").v, json!("oA=="));
-        assert_eq!(sample("p", None, b"\xff\xfe").v, json!("//4="));
     }
 
     fn led_node() -> Resource {
@@ -271,7 +467,7 @@ mod tests {
 
     #[test]
     fn old_firmwares_get_only_what_they_survive() {
-        let led = |value| write("led", Some(&led_node()), &value, Profile::Limited);
+        let led = |value| write("led", Some(&led_node()), None, &value, Profile::Limited);
         assert_eq!(&led(json!(1)).unwrap().payload[..], b"1");
         assert_eq!(&led(json!(false)).unwrap().payload[..], b"0");
         assert_eq!(&led(json!("true")).unwrap().payload[..], b"1");
@@ -285,23 +481,61 @@ mod tests {
             assert_eq!(led(bad), Err(Unwritable::Led));
         }
         let longest = MAX_LIMITED_REQUEST - (4 + 4 + 3 + 1);
-        let js = |len| write("js", None, &json!("x".repeat(len)), Profile::Limited);
+        let js = |len| write("js", None, None, &json!("x".repeat(len)), Profile::Limited);
         assert!(js(longest).is_ok());
         assert_eq!(js(longest + 1), Err(Unwritable::TooLong));
     }
 
     #[test]
     fn other_nodes_get_the_value_in_the_format_they_name() {
-        let resource = Resource {
-            ct: vec![format::JSON],
-            ..Resource::default()
+        let write = |ct: &[u16], last, value| {
+            let resource = Resource {
+                ct: ct.to_vec(),
+                ..Resource::default()
+            };
+            let request = write("p", Some(&resource), last, &value, Profile::Full)?;
+            let content_format = request.options.uint(number::CONTENT_FORMAT);
+            Ok((content_format, request.payload.to_vec()))
         };
-        let request = write("p", Some(&resource), &json!({"a": 1}), Profile::Full).unwrap();
-        assert_eq!(&request.payload[..], b"{\"a\":1}");
-        let request = write("p", None, &json!("0:0:0\n"), Profile::Full).unwrap();
-        assert_eq!(&request.payload[..], b"0:0:0\n");
-        let request = write("p", None, &json!(21.5), Profile::Full).unwrap();
-        assert_eq!(&request.payload[..], b"21.5");
+        let text = |text: &str| Ok((None, text.as_bytes().to_vec()));
+        assert_eq!(write(&[], None, json!("0:0:0\n")), text("0:0:0\n"));
+        assert_eq!(write(&[], Some(0), json!(21.5)), text("21.5"));
+        assert_eq!(write(&[50, 0], None, json!(1)), text("1"));
+        assert_eq!(write(&[11542], Some(11542), json!(1)), text("1"));
+        let in_format = |ct: u32, bytes: &[u8]| Ok((Some(ct), bytes.to_vec()));
+        assert_eq!(
+            write(&[50], None, json!({"a": 1})),
+            in_format(50, b"{\"a\":1}")
+        );
+        assert_eq!(write(&[], Some(50), json!("x")), in_format(50, b"\"x\""));
+        assert_eq!(
+            write(&[60], Some(0), json!([1])),
+            in_format(60, b"\x81\x01")
+        );
+        assert_eq!(write(&[42], None, json!("AAE=")), in_format(42, &[0, 1]));
+        let senml = br#"[{"n":"p","v":1}]"#;
+        assert_eq!(write(&[110], None, json!(1)), in_format(110, senml));
+        let senml = b"\x81\xa2\x00\x61p\x04\xf5";
+        assert_eq!(write(&[112], None, json!(true)), in_format(112, senml));
+        for (ct, value) in [
+            (42, json!(1)),
+            (42, json!("?")),
+            (110, json!({})),
+            (112, json!([])),
+        ] {
+            assert!(matches!(
+                write(&[ct], None, value),
+                Err(Unwritable::Format(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn an_old_firmware_does_not_answer_in_cbor() {
+        let bare = led_node();
+        let write = |last| write("led", Some(&bare), last, &json!(7), Profile::Limited);
+        assert_eq!(write(Some(0)), Err(Unwritable::Led));
+        assert_eq!(&write(Some(60)).unwrap().payload[..], b"\x07");
     }
 
     #[test]

@@ -118,7 +118,9 @@ impl Bridge {
                 let node = self.nodes.get(uid);
                 let listed = node.and_then(|node| node.resources.get(&path)?.listed.as_ref());
                 let profile = node.map_or(wire::Profile::Limited, super::node::Node::profile);
-                match wire::write(&path, listed, &value, profile) {
+                let entry = node.and_then(|node| node.resources.get(&path));
+                let last = entry.and_then(|entry| entry.format);
+                match wire::write(&path, listed, last, &value, profile) {
                     Ok(request) => {
                         let ask = Ask::Write { path, id, deadline };
                         self.ask(uid, request, ask, timeout, now);

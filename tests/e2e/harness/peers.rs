@@ -36,7 +36,13 @@ pub(crate) struct CoapNode(Process);
 impl CoapNode {
     /// Starts the node; it says at once that it is alive.
     pub(crate) fn start(bridge: SocketAddr, uid: &str) -> Self {
+        Self::start_with(bridge, uid, &[])
+    }
+
+    /// The same with further arguments of the script.
+    pub(crate) fn start_with(bridge: SocketAddr, uid: &str, args: &[&str]) -> Self {
         let mut command = python("coap_node.py");
+        command.args(args);
         command.args(["--bridge", &bridge.to_string(), "--bind", &own_address()]);
         command.args(["--uid", uid, "--name", &format!("Node {uid}")]);
         let mut process = Process::start("aiocoap node", &mut command);
@@ -46,6 +52,11 @@ impl CoapNode {
 
     pub(crate) fn push(&mut self, resource: &str, value: &str) {
         self.0.tell(&format!("push {resource} {value}"));
+    }
+
+    /// Pushes JSON in this format: `json`, `cbor`, `senml-json` or `senml-cbor`.
+    pub(crate) fn push_as(&mut self, format: &str, value: &Value) {
+        self.0.tell(&format!("push-as {format} {value}"));
     }
 
     /// Waits until the bridge has answered so many signs of life, which are a second apart.

@@ -343,7 +343,11 @@ ts: string,
 /**
  * The text that `v` and `u` were read from, when they are not the text itself.
  */
-raw?: string, };
+raw?: string,
+/**
+ * When `v` is bytes in base64: their Content-Format (RFC 7252 section 12.3).
+ */
+ct?: number, };
 
 /**
  * One entry of `nodes/<n>/resources`.
