@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 use self::packets::Client;
 use crate::broker::Broker;
 use crate::identity::Guest;
+use crate::store::Progress;
 use crate::wire::{self, Reason, WireError};
 
 /// Output that may wait for the socket before no more is read or made, bytes.
@@ -209,7 +210,7 @@ impl Client {
                     self.consume(&mut socket.input, output).await?;
                 }
                 () = handle.wake.notified() => {}
-                () = self.held.changed(), if self.held.is_waiting() => {}
+                () = self.held.changed(), if self.is_held || self.held.is_waiting() => {}
                 () = &mut alarm, if self.keep_alive.is_some() => {
                     let deadline = self.deadline(heard);
                     if now().mono >= deadline {
@@ -245,18 +246,23 @@ impl Client {
     }
 
     /// Lets the session write what may go out now.
-    fn transmit(&self, output: &mut BytesMut) -> Result<(), End> {
+    fn transmit(&mut self, output: &mut BytesMut) -> Result<(), End> {
         if output.is_empty() && output.capacity() > READ_MIN {
             *output = BytesMut::new();
         }
         let millis = now().wall.unix_millis();
+        let progress = match self.handle.kept() {
+            Some(_) => self.held.progress(&self.broker.store),
+            None => Progress::default(),
+        };
         let sent = self.handle.with(self.epoch, |session| {
             if session.is_overflowed() {
                 return Err(End::Ended(Reason::QuotaExceeded));
             }
-            Ok(session.poll_transmit(millis, OUTPUT, output))
+            Ok(session.poll_transmit(millis, progress, OUTPUT, output))
         });
         let sent = sent.unwrap_or(Err(End::Ended(Reason::SessionTakenOver)))?;
+        self.is_held = sent.is_held;
         let metrics = &self.broker.metrics;
         metrics.sent.inc_by(sent.messages);
         metrics.dropped("expired", sent.expired);

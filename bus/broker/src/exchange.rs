@@ -9,7 +9,7 @@ use crate::message::{Draft, Message};
 use crate::metrics::Metrics;
 use crate::retained::Retained;
 use crate::shares::{Full, Joining, Shares};
-use crate::store::{Loaded, Store, Ticket};
+use crate::store::{Loaded, Store, Ticket, Writes};
 use crate::sys;
 use crate::topic;
 use crate::wire::{FilterRequest, Qos};
@@ -26,6 +26,15 @@ pub(crate) enum ExchangeError {
     Unstorable,
     #[error(transparent)]
     Stopped(#[from] Stopped),
+}
+
+/// The QoS 2 flow of a kept session that a message comes in by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flow {
+    /// The session's number.
+    pub(crate) session: u64,
+    /// The Packet Identifier.
+    pub(crate) pid: u16,
 }
 
 #[derive(Default)]
@@ -78,6 +87,16 @@ impl Exchange {
     /// Publishes a message whose topic is valid and allowed. Acknowledge it once the ticket's write
     /// is stored.
     pub(crate) fn publish(&self, draft: Draft) -> Result<Ticket, ExchangeError> {
+        self.publish_as(draft, None)
+    }
+
+    /// Publishes a message as [`Exchange::publish`] does, and notes in the same commit the QoS 2
+    /// flow that brought it.
+    pub(crate) fn publish_as(
+        &self,
+        draft: Draft,
+        flow: Option<Flow>,
+    ) -> Result<Ticket, ExchangeError> {
         let mut state = self.state();
         let len = draft.len() as u64;
         let message = draft.seal(state.seq + 1, state.position);
@@ -90,23 +109,27 @@ impl Exchange {
         let (chosen, unserved) = state.shares.choose(&message);
         let is_stored = message.is_retain()
             || !waiting.is_empty()
-            || chosen.iter().any(|chosen| chosen.is_stored);
+            || chosen.iter().any(|chosen| chosen.is_stored)
+            || flow.is_some();
         if is_promised && is_stored && self.store.is_failing() {
             return Err(ExchangeError::Unstorable);
         }
-        let mut ticket = Ticket::default();
+        let mut writes = Writes::default();
         if message.is_retain() {
             let is_more = !message.payload().is_empty() && state.retained.len() >= MAX_RETAINED;
             if is_more && !state.retained.contains(message.topic()) {
                 return Err(ExchangeError::RetainedFull);
             }
             state.retained.apply(message.clone());
-            if !message.topic().starts_with(sys::PREFIX) {
-                ticket = self.store.retain(&message);
+            if self.store.is_durable() && !message.topic().starts_with(sys::PREFIX) {
+                writes.retain(&message);
             }
         }
         for number in waiting {
-            ticket = self.store.queue(number, &message);
+            writes.queue(number, &message);
+        }
+        if let Some(flow) = flow {
+            writes.receive(flow.session, flow.pid);
         }
         state.seq += 1;
         state.position += len;
@@ -115,10 +138,12 @@ impl Exchange {
             state.seq += 1;
             let copy = message.copy_for(&chosen.share, state.seq);
             if chosen.is_stored {
-                ticket = self.store.queue(chosen.number, &copy);
+                writes.queue(chosen.number, &copy);
             }
             copies.push((chosen.member, copy));
         }
+        // Before anybody can be done with it.
+        let ticket = self.store.write(writes);
         self.metrics.dropped("queue_full", unserved);
         self.fanout.publish(message)?;
         for (member, copy) in copies {
@@ -168,7 +193,12 @@ impl Exchange {
 
     /// Gives what a session lets go of to others of its groups, in the store as one step; gives back
     /// what no other session has room for.
-    pub(crate) fn hand_on(&self, number: u64, messages: Vec<Message>) -> Vec<Message> {
+    pub(crate) fn hand_on(
+        &self,
+        number: u64,
+        is_kept: bool,
+        messages: Vec<Message>,
+    ) -> Vec<Message> {
         let mut left = Vec::new();
         for message in messages {
             // Others come in between.
@@ -177,8 +207,14 @@ impl Exchange {
                 left.push(message);
                 continue;
             };
-            let to = chosen.is_stored.then_some(chosen.number);
-            self.store.requeue(number, to, &message);
+            let mut writes = Writes::default();
+            if chosen.is_stored {
+                writes.queue(chosen.number, &message);
+            }
+            if is_kept {
+                writes.unqueue(number, message.seq());
+            }
+            self.store.write(writes);
             chosen.member.take(message);
         }
         left

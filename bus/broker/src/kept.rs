@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::filters::Filters;
 use crate::wire::{FilterRequest, Qos, RetainHandling};
 
-/// A session without the messages that wait for it, which are stored one by one.
+/// A session without its messages and their QoS 2 flows, which are stored one by one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kept {
     /// What the registry of sessions knows it by.
@@ -15,11 +15,9 @@ pub(crate) struct Kept {
     /// When its client left, in milliseconds since 1970; none while it is there.
     pub(crate) left: Option<i64>,
     pub(crate) subscriptions: Vec<KeptSubscription>,
-    /// Packet Identifiers of QoS 2 messages from the client that were not released.
-    pub(crate) incoming: Vec<u16>,
-    /// Packet Identifiers that the client was sent, with the numbers of their messages; none when
-    /// PUBCOMP is awaited. Of the last time that the client left.
-    pub(crate) inflight: Vec<(u16, Option<u64>)>,
+    /// Packet Identifiers of QoS 1 messages that the client was sent, with their numbers. Of the last
+    /// time that the client left: after a crash they are sent again under others.
+    pub(crate) inflight: Vec<(u16, u64)>,
 }
 
 /// A subscription of a kept session.

@@ -12,10 +12,11 @@ use std::collections::HashSet;
 
 use bytes::BytesMut;
 
-pub(crate) use self::outgoing::{Bounds, Pushed, Sent};
-use self::outgoing::{Delivery, Outgoing};
+pub(crate) use self::outgoing::{Bounds, Note, Pushed, Sent};
+use self::outgoing::{Delivery, Outgoing, Turn};
 use crate::message::Message;
 use crate::shares::Readiness;
+use crate::store::Progress;
 use crate::topic;
 use crate::wire::{self, Acknowledgement, FilterRequest, Qos, Version};
 
@@ -284,20 +285,16 @@ impl Session {
         self.outgoing.handle_puback(pid);
     }
 
-    /// Takes a PUBREC and writes what follows it.
+    /// Takes a PUBREC. Its PUBREL is written by [`Session::poll_transmit`]; one that nobody waits
+    /// for is answered at once.
     pub(crate) fn handle_pubrec(&mut self, pid: u16, failed: bool, out: &mut BytesMut) {
         let Some(terms) = self.terms else { return };
         if failed {
-            self.outgoing.abandon(pid);
-            return;
+            self.outgoing.handle_refusal(pid);
+        } else if !self.outgoing.handle_pubrec(pid) {
+            // Packet Identifier not found
+            wire::acknowledgement(out, terms.version, Acknowledgement::Pubrel, pid, 0x92);
         }
-        // Packet Identifier not found
-        let reason = if self.outgoing.handle_pubrec(pid) {
-            0
-        } else {
-            0x92
-        };
-        wire::acknowledgement(out, terms.version, Acknowledgement::Pubrel, pid, reason);
     }
 
     /// Takes a PUBCOMP. One that nobody waits for is ignored.
@@ -307,17 +304,24 @@ impl Session {
 
     /// Writes what may go to the client now, until `out` holds `budget` bytes.
     ///
-    /// Call it again when the client acknowledged something, when the output was sent, or when a
-    /// message came in.
+    /// Call it again when the client acknowledged something, when the output was sent, when a
+    /// message came in, or, if something is held, when the store got further than `progress`.
     pub(crate) fn poll_transmit(
         &mut self,
         now_millis: i64,
+        progress: Progress,
         budget: usize,
         out: &mut BytesMut,
     ) -> Sent {
-        match &self.terms {
-            Some(terms) => self.outgoing.poll(terms, now_millis, budget, out),
-            None => Sent::default(),
-        }
+        let Some(terms) = &self.terms else {
+            return Sent::default();
+        };
+        let turn = Turn {
+            terms,
+            now_millis,
+            progress,
+            budget,
+        };
+        self.outgoing.poll(&turn, out)
     }
 }

@@ -216,9 +216,9 @@ impl Sessions {
             }
             drop(registry);
             // Whoever is there need not wait for one who left.
-            let left = self
-                .exchange
-                .hand_on(handle.number(), shared.unwrap_or_default());
+            let is_kept = handle.kept().is_some();
+            let shared = shared.unwrap_or_default();
+            let left = self.exchange.hand_on(handle.number(), is_kept, shared);
             handle.take_back(left);
             if is_over {
                 self.end(handle);

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use self::disk::Disk;
-pub(crate) use self::disk::Loaded;
 pub use self::disk::StoreError;
+pub(crate) use self::disk::{Flows, Loaded};
 use crate::message::Message;
 use crate::metrics::Metrics;
 
@@ -37,14 +37,91 @@ enum Key {
     Session(u64),
     /// A message that waits for a session: the session's number, the message's.
     Queued(u64, u64),
+    /// A QoS 2 message that came from a session and was not released: the session's number, the
+    /// Packet Identifier.
+    Received(u64, u16),
+    /// A QoS 2 message that a session is sent: the session's number, the Packet Identifier.
+    Sent(u64, u16),
+}
+
+impl Key {
+    /// The session that it ends with; of a session itself, none.
+    fn of_session(&self) -> Option<u64> {
+        match *self {
+            Self::Retained(_) | Self::Session(_) => None,
+            Self::Queued(number, _) | Self::Received(number, _) | Self::Sent(number, _) => {
+                Some(number)
+            }
+        }
+    }
 }
 
 /// Writes that are committed together; none removes.
 type Batch = HashMap<Key, Option<Bytes>>;
 
+/// What is to be written in one commit, the last one of a key.
+#[derive(Debug, Default)]
+pub(crate) struct Writes(Vec<(Key, Option<Bytes>)>);
+
+impl Writes {
+    /// A retained message takes the place of the one of its topic, or removes it when its payload
+    /// is empty.
+    pub(crate) fn retain(&mut self, message: &Message) {
+        let is_removal = message.payload().is_empty();
+        let value = (!is_removal).then(|| message.clone().into_bytes());
+        let topic = message.topic().to_owned();
+        self.0.push((Key::Retained(topic), value));
+    }
+
+    /// A message waits for a session.
+    pub(crate) fn queue(&mut self, number: u64, message: &Message) {
+        let value = message.clone().into_bytes();
+        self.0
+            .push((Key::Queued(number, message.seq()), Some(value)));
+    }
+
+    /// A message waits for a session no more.
+    pub(crate) fn unqueue(&mut self, number: u64, seq: u64) {
+        self.0.push((Key::Queued(number, seq), None));
+    }
+
+    /// A QoS 2 message came from a session.
+    pub(crate) fn receive(&mut self, number: u64, pid: u16) {
+        self.0
+            .push((Key::Received(number, pid), Some(Bytes::new())));
+    }
+
+    /// A QoS 2 message that came from a session is released, or was refused.
+    pub(crate) fn release(&mut self, number: u64, pid: u16) {
+        self.0.push((Key::Received(number, pid), None));
+    }
+
+    /// A session is sent a QoS 2 message that waits for it; or, with none, what it is sent is PUBREL.
+    pub(crate) fn send(&mut self, number: u64, pid: u16, seq: Option<u64>) {
+        let value = Bytes::copy_from_slice(&seq.unwrap_or(0).to_be_bytes());
+        self.0.push((Key::Sent(number, pid), Some(value)));
+    }
+
+    /// A QoS 2 message is done with.
+    pub(crate) fn complete(&mut self, number: u64, pid: u16) {
+        self.0.push((Key::Sent(number, pid), None));
+    }
+}
+
 /// The commit that a write is part of. [`Ticket::default`] is part of none.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(u64);
+
+impl Ticket {
+    /// Of what is not written yet.
+    pub(crate) const UNWRITTEN: Self = Self(u64::MAX);
+
+    /// A certain commit.
+    #[cfg(test)]
+    pub(crate) fn number(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 /// How far commits are.
 #[derive(Debug, Default, Clone, Copy)]
@@ -64,6 +141,15 @@ pub(crate) enum Outcome {
 }
 
 impl Progress {
+    /// Everything up to this commit is stored.
+    #[cfg(test)]
+    pub(crate) fn at(number: u64) -> Self {
+        Self {
+            committed: Ticket(number),
+            ..Self::default()
+        }
+    }
+
     /// What became of the write with this ticket.
     pub(crate) fn outcome(self, ticket: Ticket) -> Outcome {
         if ticket <= self.committed {
@@ -79,7 +165,7 @@ impl Progress {
 #[derive(Debug)]
 struct State {
     batch: Batch,
-    /// Sessions whose waiting messages are all removed.
+    /// Sessions of which everything is removed.
     ended: Vec<u64>,
     /// The commit that the next write is part of.
     next: u64,
@@ -163,15 +249,14 @@ impl Store {
         Some(shared.progress.subscribe())
     }
 
-    fn write(&self, key: Key, value: Option<Bytes>) -> Ticket {
-        self.write_all([(key, value)])
-    }
-
     /// Writes all of it in one commit.
-    fn write_all(&self, writes: impl IntoIterator<Item = (Key, Option<Bytes>)>) -> Ticket {
+    pub(crate) fn write(&self, Writes(writes): Writes) -> Ticket {
         let Some(shared) = &self.shared else {
             return Ticket::default();
         };
+        if writes.is_empty() {
+            return Ticket::default();
+        }
         let mut state = shared.state();
         for (key, value) in writes {
             match (&key, &value) {
@@ -190,56 +275,26 @@ impl Store {
         ticket
     }
 
-    /// Keeps a retained message, or removes it when its payload is empty.
-    pub(crate) fn retain(&self, message: &Message) -> Ticket {
-        if !self.is_durable() {
-            return Ticket::default();
-        }
-        let is_removal = message.payload().is_empty();
-        let value = (!is_removal).then(|| message.clone().into_bytes());
-        self.write(Key::Retained(message.topic().to_owned()), value)
-    }
-
     /// Removes the retained message of a topic.
     pub(crate) fn forget(&self, topic: &str) {
-        self.write(Key::Retained(topic.to_owned()), None);
+        self.write(Writes(vec![(Key::Retained(topic.to_owned()), None)]));
     }
 
     /// Keeps a session.
     pub(crate) fn keep(&self, number: u64, session: Vec<u8>) -> Ticket {
-        self.write(Key::Session(number), Some(session.into()))
+        self.write(Writes(vec![(Key::Session(number), Some(session.into()))]))
     }
 
     /// Removes a session and all that waits for it.
     pub(crate) fn end(&self, number: u64) {
         let Some(shared) = &self.shared else { return };
         let mut state = shared.state();
-        let of_it = |key: &Key| matches!(key, Key::Queued(of, _) if *of == number);
-        state.batch.retain(|key, _| !of_it(key));
+        state
+            .batch
+            .retain(|key, _| key.of_session() != Some(number));
         state.ended.push(number);
         drop(state);
-        self.write(Key::Session(number), None);
-    }
-
-    /// Keeps a message that waits for a session.
-    pub(crate) fn queue(&self, number: u64, message: &Message) -> Ticket {
-        let key = Key::Queued(number, message.seq());
-        self.write(key, Some(message.clone().into_bytes()))
-    }
-
-    /// Removes messages that wait for a session no more.
-    pub(crate) fn unqueue(&self, number: u64, seqs: impl Iterator<Item = u64>) {
-        for seq in seqs {
-            self.write(Key::Queued(number, seq), None);
-        }
-    }
-
-    /// Makes a message that waits for a session wait for another, if that is kept.
-    pub(crate) fn requeue(&self, from: u64, to: Option<u64>, message: &Message) {
-        let seq = message.seq();
-        let to = to.map(|to| (Key::Queued(to, seq), Some(message.clone().into_bytes())));
-        let from = (Key::Queued(from, seq), None);
-        self.write_all(to.into_iter().chain([from]));
+        self.write(Writes(vec![(Key::Session(number), None)]));
     }
 
     /// Commits what is left and ends the thread. Blocks until it has.
@@ -332,8 +387,8 @@ fn put_back(state: &mut State, batch: Batch, ended: Vec<u64>) {
     state.is_failing = true;
     state.is_due = true;
     for (key, value) in batch {
-        let is_ended = matches!(&key, Key::Queued(of, _) if state.ended.contains(of));
-        if !is_ended {
+        let is_ended = |of| state.ended.contains(&of);
+        if !key.of_session().is_some_and(is_ended) {
             state.batch.entry(key).or_insert(value);
         }
     }

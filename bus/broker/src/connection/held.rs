@@ -22,8 +22,8 @@ pub(super) enum Answer {
         /// It was refused, whatever the store says.
         refused: Option<Reason>,
     },
-    /// SUBSCRIBE or UNSUBSCRIBE; the packet that says so.
-    Subscriptions(BytesMut),
+    /// What must be stored to be answered at all; the packet that says so.
+    Packet(BytesMut),
 }
 
 impl Answer {
@@ -52,6 +52,18 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// How far the store is.
+    pub(super) fn progress(&mut self, store: &Store) -> Progress {
+        if self.progress.is_none() {
+            self.progress = store.progress();
+        }
+        // Not as seen: what came since the last answer was taken out is still to be looked at.
+        self.progress
+            .as_ref()
+            .map(|progress| *progress.borrow())
+            .unwrap_or_default()
+    }
+
     /// Takes an acknowledgement that depends on a write.
     pub(super) fn push(&mut self, store: &Store, ticket: Ticket, answer: Answer) {
         if self.progress.is_none() {

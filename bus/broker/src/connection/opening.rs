@@ -186,6 +186,7 @@ async fn accept(
         keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
         aliases: HashMap::new(),
         held: Held::default(),
+        is_held: false,
         is_session_kept: connect.session_expiry > 0,
         has_published: false,
     };

@@ -13,12 +13,12 @@ use super::held::{Answer, Held};
 use crate::acl::Access;
 use crate::broker::Broker;
 use crate::events::Refusal;
-use crate::exchange::ExchangeError;
+use crate::exchange::{ExchangeError, Flow};
 use crate::identity::Identity;
 use crate::message::{Draft, Parts};
 use crate::session::Session;
 use crate::sessions::Handle;
-use crate::store::{Outcome, Ticket};
+use crate::store::{Outcome, Ticket, Writes};
 use crate::topic;
 use crate::will;
 use crate::wire::{self, Acknowledgement, Packet, Publish, Qos, Reason, Version, Will};
@@ -51,6 +51,8 @@ pub(super) struct Client {
     pub(super) aliases: HashMap<u16, String>,
     /// Acknowledgements that wait for the store.
     pub(super) held: Held,
+    /// What the session is to send next waits for the store.
+    pub(super) is_held: bool,
     /// CONNECT asked for a session that outlives the connection.
     pub(super) is_session_kept: bool,
     /// It published since the fan-out was last asked for congestion.
@@ -84,12 +86,7 @@ impl Client {
                 self.with(|session| session.handle_pubrec(pid, failed, out))
             }
             Packet::Pubcomp { pid } => self.with(|session| session.handle_pubcomp(pid)),
-            Packet::Pubrel { pid } => {
-                let is_known = self.with(|session| session.handle_pubrel(pid))?;
-                let reason = if is_known { 0 } else { NOT_FOUND };
-                self.acknowledge(out, Acknowledgement::Pubcomp, pid, reason);
-                Ok(())
-            }
+            Packet::Pubrel { pid } => self.pubrel(pid, out),
             Packet::Subscribe { pid, id, filters } => self.subscribe(pid, id, filters, out).await,
             Packet::Unsubscribe { pid, filters } => self.unsubscribe(pid, &filters, out).await,
             Packet::Pingreq => {
@@ -160,7 +157,14 @@ impl Client {
             properties: &publish.properties,
         });
         self.has_published = true;
-        match self.broker.exchange.publish(draft) {
+        let flow = match self.handle.kept() {
+            Some(session) if publish.qos == Qos::ExactlyOnce => Some(Flow {
+                session,
+                pid: publish.pid,
+            }),
+            _ => None,
+        };
+        match self.broker.exchange.publish_as(draft, flow) {
             Ok(ticket) => Ok(Ok(ticket)),
             Err(ExchangeError::RetainedFull) => {
                 self.broker.metrics.refused("retained");
@@ -172,6 +176,30 @@ impl Client {
             }
             Err(ExchangeError::Stopped(_)) => Err(End::Ended(Reason::ServerUnavailable)),
         }
+    }
+
+    /// Ends the flow of a QoS 2 message, once it is stored that its Packet Identifier is free: the
+    /// client may use it for another then.
+    fn pubrel(&mut self, pid: u16, out: &mut BytesMut) -> Result<(), End> {
+        let is_known = self.with(|session| session.handle_pubrel(pid))?;
+        let reason = if is_known { 0 } else { NOT_FOUND };
+        let mut pubcomp = BytesMut::new();
+        self.acknowledge(&mut pubcomp, Acknowledgement::Pubcomp, pid, reason);
+        let ticket = if is_known {
+            self.free(pid)
+        } else {
+            Ticket::default()
+        };
+        self.answer(ticket, Answer::Packet(pubcomp), out)
+    }
+
+    /// Stores that a kept session waits for PUBREL no more.
+    fn free(&self, pid: u16) -> Ticket {
+        let mut writes = Writes::default();
+        if let Some(number) = self.handle.kept() {
+            writes.release(number, pid);
+        }
+        self.broker.store.write(writes)
     }
 
     /// Acknowledges a PUBLISH once its write is stored, or refuses it.
@@ -199,7 +227,7 @@ impl Client {
                     Answer::Publish { refused, .. } => {
                         refused.get_or_insert(Reason::QuotaExceeded);
                     }
-                    Answer::Subscriptions(_) => return Err(End::Ended(Reason::QuotaExceeded)),
+                    Answer::Packet(_) => return Err(End::Ended(Reason::QuotaExceeded)),
                 }
             }
             self.write_answer(answer, out)?;
@@ -211,7 +239,7 @@ impl Client {
     fn write_answer(&self, answer: Answer, out: &mut BytesMut) -> Result<(), End> {
         let (qos, pid, refused) = match answer {
             Answer::Publish { qos, pid, refused } => (qos, pid, refused),
-            Answer::Subscriptions(packet) => {
+            Answer::Packet(packet) => {
                 out.extend_from_slice(&packet);
                 return Ok(());
             }
@@ -226,6 +254,7 @@ impl Client {
             Qos::ExactlyOnce => {
                 if refused.is_some() {
                     self.with(|session| session.refuse_qos2(pid))?;
+                    self.free(pid);
                 }
                 self.acknowledge(out, Acknowledgement::Pubrec, pid, reason);
             }

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use super::End;
 use super::held::Answer;
 use super::packets::Client;
+use crate::store::Writes;
 use crate::topic;
 use crate::wire::{self, FilterRequest, Reason, RetainHandling};
 
@@ -137,11 +138,13 @@ impl Client {
             self.leave(filter);
         }
         let shared = self.with(|session| session.withdraw(filters))?;
-        let left = self.broker.exchange.hand_on(self.handle.number(), shared);
-        if let Some(number) = self.handle.kept() {
-            let left = left.iter().map(|message| message.seq());
-            self.broker.store.unqueue(number, left);
+        let (number, kept) = (self.handle.number(), self.handle.kept());
+        let left = self.broker.exchange.hand_on(number, kept.is_some(), shared);
+        let mut writes = Writes::default();
+        for (number, message) in kept.iter().flat_map(|n| left.iter().map(move |m| (*n, m))) {
+            writes.unqueue(number, message.seq());
         }
+        self.broker.store.write(writes);
         for filter in filters {
             self.unlink(filter).await?;
         }
@@ -165,6 +168,6 @@ impl Client {
     /// Stores the changed subscriptions of a kept session, and then sends `packet`.
     fn keep(&mut self, packet: BytesMut, out: &mut BytesMut) -> Result<(), End> {
         let ticket = self.broker.sessions.save(&self.session_key, self.epoch);
-        self.answer(ticket, Answer::Subscriptions(packet), out)
+        self.answer(ticket, Answer::Packet(packet), out)
     }
 }

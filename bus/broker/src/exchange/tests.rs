@@ -12,8 +12,8 @@ use super::*;
 use crate::fanout::{Link, Pending, Sink};
 use crate::message::Parts;
 use crate::session::{Bounds, Session, Terms};
-use crate::store::Outcome;
 use crate::store::tests::{on_disk, outcome};
+use crate::store::{Outcome, Progress};
 use crate::topic;
 use crate::wire::{FilterRequest, Qos, RetainHandling, Version};
 
@@ -127,7 +127,8 @@ impl World {
             }
         }
         let mut out = BytesMut::new();
-        self.session.poll_transmit(0, usize::MAX, &mut out);
+        self.session
+            .poll_transmit(0, Progress::default(), usize::MAX, &mut out);
         let mut rest = &out[..];
         while let [first, len, body @ ..] = rest {
             let (body, after) = body.split_at(usize::from(*len));

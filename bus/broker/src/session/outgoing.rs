@@ -2,12 +2,15 @@
 
 mod kept;
 
+pub(crate) use self::kept::Note;
+
 use std::collections::{HashMap, VecDeque};
 
 use bytes::BytesMut;
 
 use super::Terms;
 use crate::message::Message;
+use crate::store::{Outcome, Progress, Ticket};
 use crate::wire::{self, Acknowledgement, Delivered, Qos, Version};
 
 /// A message with the options of the subscriptions that asked for it.
@@ -53,6 +56,8 @@ pub(crate) struct Sent {
     pub(crate) expired: u64,
     /// Messages over the client's Maximum Packet Size.
     pub(crate) too_large: u64,
+    /// The next packet waits for a commit.
+    pub(crate) is_held: bool,
 }
 
 #[derive(Debug)]
@@ -64,9 +69,9 @@ struct Queued {
 
 #[derive(Debug)]
 enum Flow {
-    /// PUBLISH was sent, PUBACK or PUBREC is awaited.
+    /// PUBLISH is or was sent, PUBACK or PUBREC is awaited.
     Published(Delivery),
-    /// PUBREL was sent, PUBCOMP is awaited.
+    /// PUBREL is or was sent, PUBCOMP is awaited.
     Released,
 }
 
@@ -77,6 +82,10 @@ struct Inflight {
     /// Bytes counted against the bounds.
     bytes: usize,
     flow: Flow,
+    /// Its PUBLISH was sent, so that it would be a repetition (MQTT-3.3.1-1).
+    is_sent: bool,
+    /// What is to be stored before its next packet is sent.
+    ticket: Ticket,
 }
 
 #[derive(Debug)]
@@ -84,14 +93,16 @@ pub(super) struct Outgoing {
     bounds: Bounds,
     queue: VecDeque<Queued>,
     inflight: HashMap<u16, Inflight>,
-    /// Packet Identifiers whose packets are to be sent again, oldest first.
-    resend: VecDeque<u16>,
+    /// Packet Identifiers whose packets are to be sent before anything of the queue, oldest first.
+    due: VecDeque<u16>,
     last_pid: u16,
     order: u64,
-    /// Whether it is told when a message is done with.
+    /// Whether the session outlives the process.
     is_tracked: bool,
-    /// Numbers of counted messages that are done with: delivered, or dropped.
-    finished: Vec<u64>,
+    /// What is to be written down.
+    notes: Vec<Note>,
+    /// Packet Identifiers whose last notes are not written yet.
+    unwritten: Vec<u16>,
     /// Counted messages in the queue.
     messages: usize,
     /// Counted bytes in the queue and unacknowledged.
@@ -104,11 +115,12 @@ impl Outgoing {
             bounds,
             queue: VecDeque::new(),
             inflight: HashMap::new(),
-            resend: VecDeque::new(),
+            due: VecDeque::new(),
             last_pid: 0,
             order: 0,
             is_tracked: false,
-            finished: Vec::new(),
+            notes: Vec::new(),
+            unwritten: Vec::new(),
             messages: 0,
             bytes: 0,
         }
@@ -177,7 +189,7 @@ impl Outgoing {
         });
         let ended: Vec<u16> = ended.map(|(&pid, _)| pid).collect();
         for pid in ended {
-            self.abandon(pid);
+            self.give_up(pid);
         }
     }
 
@@ -245,7 +257,7 @@ impl Outgoing {
             .map(|(&pid, inflight)| (inflight.order, pid))
             .collect();
         pids.sort_unstable();
-        self.resend = pids.into_iter().map(|(_, pid)| pid).collect();
+        self.due = pids.into_iter().map(|(_, pid)| pid).collect();
     }
 
     /// Keeps only what an absent client is owed.
@@ -258,7 +270,7 @@ impl Outgoing {
                 self.uncount(&queued);
             }
         }
-        self.resend.clear();
+        self.due.clear();
     }
 
     pub(super) fn handle_puback(&mut self, pid: u16) {
@@ -272,23 +284,64 @@ impl Outgoing {
         }
     }
 
-    /// Gives whether the Packet Identifier is one of a QoS 2 message under way.
+    /// Takes a PUBREC; gives whether the Packet Identifier is one of a QoS 2 message under way.
     pub(super) fn handle_pubrec(&mut self, pid: u16) -> bool {
-        let Some(inflight) = self.inflight.get_mut(&pid) else {
-            return false;
-        };
-        match &inflight.flow {
-            Flow::Released => true,
-            Flow::Published(delivery) if delivery.qos == Qos::ExactlyOnce => {
-                if inflight.bytes > 0 && self.is_tracked {
-                    self.finished.push(delivery.message.seq());
+        match self.inflight.get(&pid).map(|inflight| &inflight.flow) {
+            Some(Flow::Released) => {
+                if !self.due.contains(&pid) {
+                    self.due.push_back(pid);
                 }
-                self.bytes -= inflight.bytes;
-                inflight.bytes = 0;
-                inflight.flow = Flow::Released;
                 true
             }
-            Flow::Published(_) => false,
+            Some(Flow::Published(delivery)) if delivery.qos == Qos::ExactlyOnce => {
+                self.release(pid);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes a PUBACK or PUBREC that refuses a message, which is then as good as acknowledged
+    /// (MQTT-4.4.0-2).
+    pub(super) fn handle_refusal(&mut self, pid: u16) {
+        let flow = self.inflight.get(&pid).map(|inflight| &inflight.flow);
+        if matches!(flow, Some(Flow::Published(_))) {
+            self.abandon(pid);
+        }
+    }
+
+    /// PUBREL is next, and the message itself is done with.
+    fn release(&mut self, pid: u16) {
+        let ticket = self.unwritten();
+        let Some(inflight) = self.inflight.get_mut(&pid) else {
+            return;
+        };
+        let flow = std::mem::replace(&mut inflight.flow, Flow::Released);
+        inflight.ticket = ticket;
+        let bytes = std::mem::take(&mut inflight.bytes);
+        self.bytes -= bytes;
+        if self.is_tracked {
+            self.unwritten.push(pid);
+        }
+        self.note(Note::Sent(pid, None));
+        if let Flow::Published(delivery) = &flow
+            && bytes > 0
+        {
+            self.finish(&delivery.message);
+        }
+        if !self.due.contains(&pid) {
+            self.due.push_back(pid);
+        }
+    }
+
+    /// Ends the flow of a message that is of no use any more. Its client may have a QoS 2 message
+    /// already, and then waits for PUBREL.
+    fn give_up(&mut self, pid: u16) {
+        match self.inflight.get(&pid).map(|inflight| &inflight.flow) {
+            Some(Flow::Published(delivery)) if delivery.qos == Qos::ExactlyOnce => {
+                self.release(pid);
+            }
+            _ => self.abandon(pid),
         }
     }
 
@@ -303,7 +356,14 @@ impl Outgoing {
     pub(super) fn abandon(&mut self, pid: u16) {
         if let Some(inflight) = self.inflight.remove(&pid) {
             self.bytes -= inflight.bytes;
-            if let Flow::Published(delivery) = &inflight.flow
+            let delivery = match &inflight.flow {
+                Flow::Published(delivery) => Some(delivery),
+                Flow::Released => None,
+            };
+            if delivery.is_none_or(|delivery| delivery.qos == Qos::ExactlyOnce) {
+                self.note(Note::Completed(pid));
+            }
+            if let Some(delivery) = delivery
                 && inflight.bytes > 0
             {
                 self.finish(&delivery.message);
@@ -320,35 +380,40 @@ impl Outgoing {
         }
     }
 
-    pub(super) fn poll(
-        &mut self,
-        terms: &Terms,
-        now_millis: i64,
-        budget: usize,
-        out: &mut BytesMut,
-    ) -> Sent {
+    pub(super) fn poll(&mut self, turn: &Turn<'_>, out: &mut BytesMut) -> Sent {
         let mut sent = Sent::default();
-        while out.len() < budget {
-            let Some(pid) = self.resend.pop_front() else {
+        while out.len() < turn.budget {
+            let Some(&pid) = self.due.front() else {
                 break;
             };
-            self.send_again(pid, terms, now_millis, out, &mut sent);
+            if self.is_held(pid, turn) {
+                break;
+            }
+            self.due.pop_front();
+            self.send_due(pid, turn, out, &mut sent);
         }
-        if !self.resend.is_empty() {
-            return sent;
-        }
-        let window = window(terms);
-        while out.len() < budget {
+        let window = window(turn.terms);
+        while out.len() < turn.budget {
             let Some(head) = self.queue.front() else {
                 break;
             };
-            if head.delivery.qos > Qos::AtMostOnce && self.inflight.len() >= window {
+            let qos = head.delivery.qos;
+            let is_noted = self.is_tracked && qos == Qos::ExactlyOnce;
+            // What is noted goes behind what is due; nothing else overtakes that.
+            let is_behind = !is_noted && !self.due.is_empty();
+            if is_behind || (qos > Qos::AtMostOnce && self.inflight.len() >= window) {
                 break;
             }
-            if let Some(head) = self.queue.pop_front() {
-                self.send(head, terms, now_millis, out, &mut sent);
+            let Some(head) = self.queue.pop_front() else {
+                break;
+            };
+            if is_noted {
+                self.reserve(head);
+            } else {
+                self.send(head, turn, out, &mut sent);
             }
         }
+        sent.is_held = self.due.front().is_some_and(|&pid| self.is_held(pid, turn));
         // After a burst, its memory goes back.
         if self.queue.is_empty() && self.queue.capacity() > 64 {
             self.queue = VecDeque::new();
@@ -359,23 +424,14 @@ impl Outgoing {
         sent
     }
 
-    fn send(
-        &mut self,
-        queued: Queued,
-        terms: &Terms,
-        now_millis: i64,
-        out: &mut BytesMut,
-        sent: &mut Sent,
-    ) {
-        let pid = match queued.delivery.qos {
-            Qos::AtMostOnce => 0,
-            _ => self.next_pid(),
-        };
-        let is_written = write(&queued.delivery, pid, false, terms, now_millis, out, sent);
-        if !is_written || pid == 0 {
-            self.uncount(&queued);
-            return;
-        }
+    /// Whether a packet waits for a commit. One that failed is waited for no longer: the disk has
+    /// what it had, and a crash now could repeat this message.
+    fn is_held(&self, pid: u16, turn: &Turn<'_>) -> bool {
+        let inflight = self.inflight.get(&pid);
+        inflight.is_some_and(|inflight| turn.progress.outcome(inflight.ticket) == Outcome::Pending)
+    }
+
+    fn insert(&mut self, queued: Queued, pid: u16, is_sent: bool, ticket: Ticket) {
         let bytes = if queued.counted {
             self.messages -= 1;
             queued.delivery.message.len()
@@ -389,32 +445,66 @@ impl Outgoing {
                 order: self.order,
                 bytes,
                 flow: Flow::Published(queued.delivery),
+                is_sent,
+                ticket,
             },
         );
     }
 
-    fn send_again(
-        &mut self,
-        pid: u16,
-        terms: &Terms,
-        now_millis: i64,
-        out: &mut BytesMut,
-        sent: &mut Sent,
-    ) {
-        let Some(inflight) = self.inflight.get(&pid) else {
+    /// Gives a message its Packet Identifier, to be sent once that is written down.
+    fn reserve(&mut self, queued: Queued) {
+        let (pid, seq) = (self.next_pid(), queued.delivery.message.seq());
+        self.note(Note::Sent(pid, queued.counted.then_some(seq)));
+        self.unwritten.push(pid);
+        self.due.push_back(pid);
+        self.insert(queued, pid, false, Ticket::UNWRITTEN);
+    }
+
+    fn send(&mut self, queued: Queued, turn: &Turn<'_>, out: &mut BytesMut, sent: &mut Sent) {
+        let pid = match queued.delivery.qos {
+            Qos::AtMostOnce => 0,
+            _ => self.next_pid(),
+        };
+        let is_written = write(&queued.delivery, pid, false, turn, out, sent);
+        if !is_written || pid == 0 {
+            self.uncount(&queued);
+            return;
+        }
+        self.insert(queued, pid, true, Ticket::default());
+    }
+
+    fn send_due(&mut self, pid: u16, turn: &Turn<'_>, out: &mut BytesMut, sent: &mut Sent) {
+        let Some(inflight) = self.inflight.get_mut(&pid) else {
             return;
         };
         match &inflight.flow {
             Flow::Published(delivery) => {
-                if !write(delivery, pid, true, terms, now_millis, out, sent) {
-                    self.abandon(pid);
+                let dup = std::mem::replace(&mut inflight.is_sent, true);
+                if !write(delivery, pid, dup, turn, out, sent) {
+                    if dup {
+                        self.give_up(pid);
+                    } else {
+                        self.abandon(pid);
+                    }
                 }
             }
             Flow::Released => {
-                wire::acknowledgement(out, terms.version, Acknowledgement::Pubrel, pid, 0);
+                let (version, kind) = (turn.terms.version, Acknowledgement::Pubrel);
+                wire::acknowledgement(out, version, kind, pid, 0);
             }
         }
     }
+}
+
+/// What holds for one call of [`Outgoing::poll`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn<'a> {
+    pub(super) terms: &'a Terms,
+    pub(super) now_millis: i64,
+    /// Where commits are.
+    pub(super) progress: Progress,
+    /// Output that is enough, bytes.
+    pub(super) budget: usize,
 }
 
 /// Unacknowledged messages at a time. One Packet Identifier always stays free, so that `next_pid` ends.
@@ -423,26 +513,25 @@ fn window(terms: &Terms) -> usize {
 }
 
 /// Writes one PUBLISH, unless it is of no use any more or too large for the client
-/// (MQTT-3.1.2-24, MQTT-3.3.2-5).
+/// (MQTT-3.1.2-24, MQTT-3.3.2-5). A QoS 2 message that was sent does not expire (MQTT-4.3.3-7).
 fn write(
     delivery: &Delivery,
     pid: u16,
     dup: bool,
-    terms: &Terms,
-    now_millis: i64,
+    turn: &Turn<'_>,
     out: &mut BytesMut,
     sent: &mut Sent,
 ) -> bool {
-    let message = &delivery.message;
+    let (message, terms) = (&delivery.message, turn.terms);
     let mut expiry = None;
     if let Some(at) = message.expires() {
-        let left = at - now_millis;
-        if left <= 0 {
+        let left = at - turn.now_millis;
+        if left <= 0 && !(dup && delivery.qos == Qos::ExactlyOnce) {
             sent.expired += 1;
             return false;
         }
         // Rounded up, so that a message is never said to be useless while it is not.
-        expiry = u32::try_from((left + 999) / 1000).ok();
+        expiry = u32::try_from((left.max(0) + 999) / 1000).ok();
     }
     let packet = Delivered {
         topic: message.topic(),

@@ -8,8 +8,7 @@ use bus::time::Now;
 use super::{Entry, Handle, Sessions};
 use crate::fanout::Stopped;
 use crate::kept::Kept;
-use crate::message::Message;
-use crate::store::{Loaded, Ticket};
+use crate::store::{Flows, Loaded, Ticket};
 use crate::topic;
 
 impl Sessions {
@@ -45,9 +44,10 @@ impl Sessions {
         self.exchange
             .leave(number, filters.iter().map(String::as_str));
         let shared = handle.bound().session.take_shared(true);
-        let lost = self.exchange.hand_on(number, shared).len();
+        let is_kept = handle.kept().is_some();
+        let lost = self.exchange.hand_on(number, is_kept, shared).len();
         self.metrics.dropped("session_ended", lost as u64);
-        if handle.kept().is_some() {
+        if is_kept {
             self.store.end(number);
         }
     }
@@ -64,9 +64,9 @@ impl Sessions {
     ) -> Result<(), Stopped> {
         self.registry().last_number = last_number;
         for (number, written) in std::mem::take(&mut loaded.sessions) {
-            let waiting = loaded.queued.remove(&number).unwrap_or_default();
+            let flows = loaded.flows.remove(&number).unwrap_or_default();
             match serde_json::from_slice(&written) {
-                Ok(kept) => self.take_up(number, kept, waiting, now).await?,
+                Ok(kept) => self.take_up(number, kept, flows, now).await?,
                 Err(error) => {
                     tracing::error!(%error, "a stored session can't be read: it is left out");
                     self.store.end(number);
@@ -74,7 +74,7 @@ impl Sessions {
             }
         }
         // What is left waits for nobody.
-        for number in loaded.queued.into_keys() {
+        for number in loaded.flows.into_keys() {
             self.store.end(number);
         }
         Ok(())
@@ -84,7 +84,7 @@ impl Sessions {
         &self,
         number: u64,
         kept: Kept,
-        waiting: Vec<Message>,
+        flows: Flows,
         now: Now,
     ) -> Result<(), Stopped> {
         let millis = now.wall.unix_millis();
@@ -97,7 +97,7 @@ impl Sessions {
             self.store.end(number);
             return Ok(());
         }
-        let handle = self.handle(number, &kept, waiting);
+        let handle = self.handle(number, &kept, flows);
         for known in &kept.subscriptions {
             let request = known.request();
             if topic::shared(&request.filter).is_some() {
@@ -122,11 +122,11 @@ impl Sessions {
         Ok(())
     }
 
-    fn handle(&self, number: u64, kept: &Kept, waiting: Vec<Message>) -> Arc<Handle> {
+    fn handle(&self, number: u64, kept: &Kept, flows: Flows) -> Arc<Handle> {
         let store = Some(self.store.clone());
         let handle = Handle::new(number, self.bounds, self.metrics.clone(), store);
         let mut bound = handle.bound();
-        let dropped = bound.session.restore(kept, waiting);
+        let dropped = bound.session.restore(kept, flows);
         handle.settle(&mut bound);
         drop(bound);
         self.metrics.dropped("oldest_of_absent", dropped);

@@ -8,9 +8,9 @@ use crate::exchange::Exchange;
 use crate::fanout::{Link, Sink, Stopped};
 use crate::message::Message;
 use crate::metrics::Metrics;
-use crate::session::{Bounds, Pushed, Session};
+use crate::session::{Bounds, Note, Pushed, Session};
 use crate::shares::{Joining, Member, Readiness};
-use crate::store::Store;
+use crate::store::{Store, Writes};
 
 /// Of no connection: the session has ended.
 const ENDED: u64 = u64::MAX;
@@ -60,11 +60,19 @@ impl Handle {
         self.store.as_ref().map(|_| self.number)
     }
 
-    /// Removes from the store what waits no more.
+    /// Writes down what the session did to its flows.
     pub(super) fn settle(&self, bound: &mut Bound) {
         if let Some(store) = &self.store {
-            let finished = bound.session.take_finished();
-            store.unqueue(self.number, finished.into_iter());
+            let mut writes = Writes::default();
+            for note in bound.session.take_notes() {
+                match note {
+                    Note::Sent(pid, seq) => writes.send(self.number, pid, seq),
+                    Note::Completed(pid) => writes.complete(self.number, pid),
+                    Note::Finished(seq) => writes.unqueue(self.number, seq),
+                }
+            }
+            let ticket = store.write(writes);
+            bound.session.handle_written(ticket);
         }
     }
 

@@ -16,6 +16,8 @@ use crate::message::Message;
 const RETAINED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("retained");
 const SESSIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sessions");
 const QUEUED: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("queued");
+const RECEIVED: TableDefinition<'_, (u64, u16), ()> = TableDefinition::new("received");
+const SENT: TableDefinition<'_, (u64, u16), u64> = TableDefinition::new("sent");
 
 /// Pages kept in memory, bytes. The messages themselves are in memory already.
 const CACHE: usize = 8 * 1024 * 1024;
@@ -54,8 +56,20 @@ pub(crate) struct Loaded {
     pub(crate) retained: Vec<Message>,
     /// Sessions by number, as they were written.
     pub(crate) sessions: Vec<(u64, Vec<u8>)>,
-    /// Waiting messages by session, oldest first.
-    pub(crate) queued: HashMap<u64, Vec<Message>>,
+    /// What belongs to sessions, by their number.
+    pub(crate) flows: HashMap<u64, Flows>,
+}
+
+/// The messages of one session that were under way.
+#[derive(Debug, Default)]
+pub(crate) struct Flows {
+    /// Messages that wait for it, oldest first.
+    pub(crate) queued: Vec<Message>,
+    /// Packet Identifiers of QoS 2 messages from it that were not released.
+    pub(crate) received: Vec<u16>,
+    /// Packet Identifiers of QoS 2 messages that it was sent, with their numbers; none when PUBCOMP
+    /// is awaited.
+    pub(crate) sent: Vec<(u16, Option<u64>)>,
 }
 
 impl Loaded {
@@ -72,7 +86,8 @@ impl Loaded {
     }
 
     fn messages(&self) -> impl Iterator<Item = &Message> {
-        self.retained.iter().chain(self.queued.values().flatten())
+        let queued = self.flows.values().flat_map(|flows| &flows.queued);
+        self.retained.iter().chain(queued)
     }
 }
 
@@ -119,6 +134,8 @@ impl Disk {
         transaction.open_table(RETAINED)?;
         transaction.open_table(SESSIONS)?;
         transaction.open_table(QUEUED)?;
+        transaction.open_table(RECEIVED)?;
+        transaction.open_table(SENT)?;
         transaction.commit()?;
         let loaded = load(&database)?;
         let disk = Self {
@@ -146,8 +163,12 @@ fn commit(database: &Database, batch: &Batch, ended: &[u64]) -> Result<(), redb:
         let mut retained = transaction.open_table(RETAINED)?;
         let mut sessions = transaction.open_table(SESSIONS)?;
         let mut queued = transaction.open_table(QUEUED)?;
+        let mut received = transaction.open_table(RECEIVED)?;
+        let mut sent = transaction.open_table(SENT)?;
         for &number in ended {
             queued.retain_in((number, 0)..=(number, u64::MAX), |_, _| false)?;
+            received.retain_in((number, 0)..=(number, u16::MAX), |_, ()| false)?;
+            sent.retain_in((number, 0)..=(number, u16::MAX), |_, _| false)?;
         }
         for (key, value) in batch {
             match (key, value.as_deref()) {
@@ -168,6 +189,19 @@ fn commit(database: &Database, batch: &Batch, ended: &[u64]) -> Result<(), redb:
                 }
                 (&Key::Queued(number, seq), None) => {
                     queued.remove((number, seq))?;
+                }
+                (&Key::Received(number, pid), Some(_)) => {
+                    received.insert((number, pid), ())?;
+                }
+                (&Key::Received(number, pid), None) => {
+                    received.remove((number, pid))?;
+                }
+                (&Key::Sent(number, pid), Some(value)) => {
+                    let seq = value.try_into().map_or(0, u64::from_be_bytes);
+                    sent.insert((number, pid), seq)?;
+                }
+                (&Key::Sent(number, pid), None) => {
+                    sent.remove((number, pid))?;
                 }
             }
         }
@@ -201,8 +235,23 @@ fn load(database: &Database) -> Result<Loaded, redb::Error> {
     for entry in transaction.open_table(QUEUED)?.iter()? {
         let (key, value) = entry?;
         let (number, _) = key.value();
-        let queue = loaded.queued.entry(number).or_default();
-        queue.extend(message(value.value()));
+        let flows = loaded.flows.entry(number).or_default();
+        flows.queued.extend(message(value.value()));
+    }
+    for entry in transaction.open_table(RECEIVED)?.iter()? {
+        let (number, pid) = entry?.0.value();
+        loaded.flows.entry(number).or_default().received.push(pid);
+    }
+    for entry in transaction.open_table(SENT)?.iter()? {
+        let (key, seq) = entry?;
+        let (number, pid) = key.value();
+        let seq = Some(seq.value()).filter(|&seq| seq > 0);
+        loaded
+            .flows
+            .entry(number)
+            .or_default()
+            .sent
+            .push((pid, seq));
     }
     Ok(loaded)
 }

@@ -62,6 +62,16 @@ fn message(seq: u64, topic: &str, payload: &str) -> Message {
     .seal(seq, 0)
 }
 
+fn writing(store: &Store, work: impl FnOnce(&mut Writes)) -> Ticket {
+    let mut writes = Writes::default();
+    work(&mut writes);
+    store.write(writes)
+}
+
+fn retain(store: &Store, seq: u64, topic: &str, payload: &str) -> Ticket {
+    writing(store, |writes| writes.retain(&message(seq, topic, payload)))
+}
+
 fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new(&Admin::default()))
 }
@@ -111,12 +121,12 @@ fn the_last_value_of_a_topic_is_kept_and_removals_too() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(folder.path(), metrics()).unwrap();
     for seq in 0..100 {
-        store.retain(&message(seq, "a", &seq.to_string()));
+        retain(&store, seq, "a", &seq.to_string());
     }
-    store.retain(&message(100, "b", "x"));
-    let ticket = store.retain(&message(101, "c", "x"));
+    retain(&store, 100, "b", "x");
+    let ticket = retain(&store, 101, "c", "x");
     assert_eq!(outcome(&store, ticket), Outcome::Stored);
-    store.retain(&message(102, "b", ""));
+    retain(&store, 102, "b", "");
     store.close();
     let kept = [("a", "99"), ("c", "x")].map(|(a, b)| (a.to_owned(), b.to_owned()));
     assert_eq!(payloads(folder.path()), kept);
@@ -129,21 +139,35 @@ fn waiting_messages_go_with_their_session() {
     for number in 1..=3 {
         store.keep(number, vec![1]);
         for seq in 0..10 {
-            store.queue(number, &message(seq, "a", "x"));
+            writing(&store, |writes| {
+                writes.queue(number, &message(seq, "a", "x"));
+                writes.receive(number, 7);
+                writes.send(number, 8, Some(seq));
+                writes.send(number, 9, None);
+            });
         }
         if number == 2 {
             let ticket = store.keep(2, vec![2]);
             assert_eq!(outcome(&store, ticket), Outcome::Stored);
         }
     }
-    store.unqueue(1, 0..9);
+    writing(&store, |writes| {
+        (0..9).for_each(|seq| writes.unqueue(1, seq))
+    });
+    writing(&store, |writes| writes.complete(1, 9));
+    writing(&store, |writes| writes.release(1, 99));
     store.end(2);
     store.end(3);
     store.close();
     let (_, loaded) = Disk::open(folder.path()).unwrap();
     assert_eq!(loaded.sessions, [(1, vec![1])]);
-    let waiting: Vec<u64> = loaded.queued[&1].iter().map(Message::seq).collect();
-    assert_eq!((waiting, loaded.queued.len()), (vec![9], 1));
+    let flows = &loaded.flows[&1];
+    let waiting: Vec<u64> = flows.queued.iter().map(Message::seq).collect();
+    assert_eq!((waiting, loaded.flows.len()), (vec![9], 1));
+    assert_eq!(
+        (&flows.received[..], &flows.sent[..]),
+        (&[7][..], &[(8, Some(9))][..])
+    );
 }
 
 #[test]
@@ -151,8 +175,8 @@ fn a_write_that_was_undone_before_its_commit_counts_as_stored() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(folder.path(), metrics()).unwrap();
     for seq in 0..50 {
-        let ticket = store.queue(1, &message(seq, "a", "x"));
-        store.unqueue(1, seq..=seq);
+        let ticket = writing(&store, |writes| writes.queue(1, &message(seq, "a", "x")));
+        writing(&store, |writes| writes.unqueue(1, seq));
         assert_eq!(outcome(&store, ticket), Outcome::Stored);
     }
     store.close();
@@ -163,18 +187,18 @@ fn what_a_full_disk_refuses_is_not_stored_and_comes_later() {
     let folder = tempfile::tempdir().unwrap();
     let is_full = Arc::new(AtomicBool::new(false));
     let store = on_disk(folder.path(), is_full.clone());
-    let before = store.retain(&message(1, "a", "before"));
+    let before = retain(&store, 1, "a", "before");
     assert_eq!(outcome(&store, before), Outcome::Stored);
 
     is_full.store(true, Ordering::SeqCst);
-    let refused = store.retain(&message(2, "b", "refused"));
-    let older = store.retain(&message(3, "c", "older"));
+    let refused = retain(&store, 2, "b", "refused");
+    let older = retain(&store, 3, "c", "older");
     assert_eq!(outcome(&store, refused), Outcome::Failed);
     assert_eq!(outcome(&store, older), Outcome::Failed);
     assert!(store.is_failing());
-    store.retain(&message(4, "c", "newer"));
+    retain(&store, 4, "c", "newer");
     is_full.store(false, Ordering::SeqCst);
-    let after = store.retain(&message(5, "d", "after"));
+    let after = retain(&store, 5, "d", "after");
     while store.is_failing() {
         std::thread::yield_now();
     }

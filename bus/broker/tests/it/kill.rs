@@ -42,10 +42,10 @@ async fn the_process_that_is_killed() {
     std::future::pending().await
 }
 
-struct Process(Child, SocketAddr);
+pub(crate) struct Process(Child, SocketAddr);
 
 impl Process {
-    async fn start(data: &Path) -> Self {
+    pub(crate) async fn start(data: &Path) -> Self {
         let address = data.join("address");
         std::fs::remove_file(&address).unwrap_or_default();
         let child = Command::new(std::env::current_exe().unwrap())
@@ -64,7 +64,7 @@ impl Process {
         Self(child, address.parse().unwrap())
     }
 
-    async fn client(&self, id: &str, is_kept: bool) -> (Raw<TcpStream>, bool) {
+    pub(crate) async fn client(&self, id: &str, is_kept: bool) -> (Raw<TcpStream>, bool) {
         let mut raw = Raw::new(TcpStream::connect(self.1).await.unwrap());
         let options = Options {
             is_kept,

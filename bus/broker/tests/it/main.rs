@@ -7,6 +7,7 @@
 
 mod access;
 mod clients;
+mod exactly_once;
 mod flows;
 mod hostile;
 mod kill;
