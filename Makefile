@@ -6,7 +6,7 @@ PAGE_SOURCES := $(wildcard $(PAGE)/*.html $(PAGE)/*.json $(PAGE)/*.ts) \
 	$(shell find $(PAGE)/src $(PAGE)/public $(PAGE)/scripts 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo web web-packages test deny test-compose generate clean tools
+.PHONY: help run demo web web-packages test bench bench-bus deny test-compose generate clean tools
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -23,6 +23,12 @@ web: $(PAGE)/dist/index.html ## builds the page, if its sources changed
 
 test: ## installs what the tests need and checks everything
 	@scripts/test
+
+bench: ## measures speed and memory beside mosquitto, some 10 minutes after the build
+	@scripts/bench
+
+bench-bus: ## the bus only; scripts/bench --help names smaller pieces
+	@scripts/bench messages connections retained
 
 deny: ## checks licences, sources and forbidden dependencies
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
