@@ -181,7 +181,7 @@ impl Client {
         // What came with the CONNECT.
         self.consume(&mut socket.input, output).await?;
         loop {
-            self.recheck().await?;
+            self.recheck()?;
             self.release(output)?;
             self.transmit(output)?;
             is_flushed &= output.is_empty();

@@ -26,7 +26,7 @@ pub(crate) trait Fanout: Send + Sync {
     fn publish(&self, message: Message) -> Result<(), Stopped>;
 
     /// Makes a link that delivers to `sink` as long as that lives.
-    fn attach(&self, sink: Weak<dyn Sink>) -> Pending<'_, Result<Box<dyn Link>, Stopped>>;
+    fn attach(&self, sink: Weak<dyn Sink>) -> Box<dyn Link>;
 
     /// Whether publishers should wait before they hand over more.
     fn is_congested(&self) -> bool;
@@ -41,11 +41,11 @@ pub(crate) trait Link: Send + Sync {
     fn subscribe<'a>(&'a self, filter: &'a str) -> Pending<'a, Result<(), Stopped>>;
 
     /// Asks for it no more, one time.
-    fn unsubscribe<'a>(&'a self, filter: &'a str) -> Pending<'a, Result<(), Stopped>>;
+    fn unsubscribe(&self, filter: &str) -> Result<(), Stopped>;
 }
 
 /// Where a link delivers. It must not wait for a client.
 pub(crate) trait Sink: Send + Sync {
-    /// Takes messages, oldest first, and leaves the vector empty.
-    fn deliver(&self, messages: &mut Vec<Message>);
+    /// Takes messages, oldest first.
+    fn deliver(&self, messages: &[Message]);
 }

@@ -198,8 +198,7 @@ async fn assemble(
 ) -> Result<Arc<Broker>, StartError> {
     let limits = config.limits.clone();
     let metrics = Arc::new(Metrics::new(admin));
-    let links = limits.sessions.max(limits.connections);
-    let fanout = RouterFanout::start(links, metrics.clone(), shutdown.clone()).await;
+    let fanout = RouterFanout::start(metrics.clone(), shutdown).await;
     let fanout = Arc::new(fanout.map_err(|_| StartError::Core)?);
     let bounds = Bounds {
         messages: limits.queue_messages,

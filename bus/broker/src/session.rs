@@ -92,14 +92,6 @@ impl Session {
         subscriptions.map(|subscription| subscription.request.filter.as_str())
     }
 
-    /// How many subscriptions it has that are not shared.
-    pub(crate) fn unshared_count(&self) -> usize {
-        let shared = self
-            .filters()
-            .filter(|filter| topic::shared(filter).is_some());
-        self.subscriptions.len() - shared.count()
-    }
-
     /// How many subscriptions it has.
     pub(crate) fn subscription_count(&self) -> usize {
         self.subscriptions.len()

@@ -219,7 +219,7 @@ impl Sessions {
             let is_kept = handle.kept().is_some();
             let shared = shared.unwrap_or_default();
             let left = self.exchange.hand_on(handle.number(), is_kept, shared);
-            handle.take_back(left);
+            handle.take_back(&left);
             if is_over {
                 self.end(handle);
             }

@@ -45,8 +45,8 @@ impl Pulse {
 }
 
 impl Sink for Pulse {
-    fn deliver(&self, messages: &mut Vec<Message>) {
-        let heard = messages.drain(..).any(|message| message.topic() == TOPIC);
+    fn deliver(&self, messages: &[Message]) {
+        let heard = messages.iter().any(|message| message.topic() == TOPIC);
         if heard {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now().mono;
         }
@@ -68,7 +68,7 @@ impl Watchdog {
         let pulse = Arc::new(Pulse(Mutex::new(started)));
         let sink: Arc<dyn Sink> = pulse.clone();
         let sink: Weak<dyn Sink> = Arc::downgrade(&sink);
-        let link = broker.exchange.fanout().attach(sink).await?;
+        let link = broker.exchange.fanout().attach(sink);
         link.subscribe(TOPIC).await?;
         Ok(Self {
             pulse,

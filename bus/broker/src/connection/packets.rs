@@ -88,7 +88,7 @@ impl Client {
             Packet::Pubcomp { pid } => self.with(|session| session.handle_pubcomp(pid)),
             Packet::Pubrel { pid } => self.pubrel(pid, out),
             Packet::Subscribe { pid, id, filters } => self.subscribe(pid, id, filters, out).await,
-            Packet::Unsubscribe { pid, filters } => self.unsubscribe(pid, &filters, out).await,
+            Packet::Unsubscribe { pid, filters } => self.unsubscribe(pid, &filters, out),
             Packet::Pingreq => {
                 wire::pingresp(out);
                 Ok(())

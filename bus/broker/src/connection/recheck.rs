@@ -15,7 +15,7 @@ impl Client {
     ///
     /// A client that would not be let in any more is closed. One that loses a subscription is
     /// closed too, since MQTT has no other way to tell it; its session goes on without that.
-    pub(super) async fn recheck(&mut self) -> Result<(), End> {
+    pub(super) fn recheck(&mut self) -> Result<(), End> {
         if self.generation == self.broker.gate.generation() {
             return Ok(());
         }
@@ -45,7 +45,7 @@ impl Client {
         for filter in &withdrawn {
             self.refused("subscribe", filter);
         }
-        self.withdraw(&withdrawn).await?;
+        self.withdraw(&withdrawn)?;
         self.broker.sessions.save(&self.session_key, self.epoch);
         Err(End::Ended(Reason::NotAuthorized))
     }

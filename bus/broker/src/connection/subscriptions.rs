@@ -111,7 +111,7 @@ impl Client {
         still
     }
 
-    pub(super) async fn unsubscribe(
+    pub(super) fn unsubscribe(
         &mut self,
         pid: u16,
         filters: &[String],
@@ -123,7 +123,7 @@ impl Client {
             self.leave(filter);
             let existed = self.with(|session| session.unsubscribe(filter))?;
             if existed {
-                self.unlink(filter).await?;
+                self.unlink(filter)?;
             }
             codes.push(if existed { 0 } else { NO_SUBSCRIPTION });
         }
@@ -133,7 +133,7 @@ impl Client {
     }
 
     /// Takes subscriptions away, with what waits for them alone.
-    pub(super) async fn withdraw(&self, filters: &[String]) -> Result<(), End> {
+    pub(super) fn withdraw(&self, filters: &[String]) -> Result<(), End> {
         for filter in filters {
             self.leave(filter);
         }
@@ -146,7 +146,7 @@ impl Client {
         }
         self.broker.store.write(writes);
         for filter in filters {
-            self.unlink(filter).await?;
+            self.unlink(filter)?;
         }
         Ok(())
     }
@@ -156,12 +156,11 @@ impl Client {
     }
 
     /// Asks the fan-out for a filter no more.
-    async fn unlink(&self, filter: &str) -> Result<(), End> {
+    fn unlink(&self, filter: &str) -> Result<(), End> {
         if topic::shared(filter).is_some() {
             return Ok(());
         }
-        let is_last = self.with(|session| session.unshared_count() == 0)?;
-        let done = self.handle.unsubscribe(filter, is_last).await;
+        let done = self.handle.unsubscribe(filter);
         done.map_err(|_| End::Ended(Reason::ServerUnavailable))
     }
 

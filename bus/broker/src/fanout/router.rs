@@ -1,15 +1,16 @@
 //! The fan-out on rumqttd's Router, used so that nothing a peer sends can end it.
 //!
 //! What it sees: QoS 0 messages, not retained, on internal topics (see `name`), from one publishing
-//! link; and one link for each session with subscriptions. It never sees a client's packet, name or
-//! acknowledgement, and a link's last word is always DISCONNECT. One Router per process: its thread
-//! ends with the process.
+//! link; and a few links that all sessions share (see `hub`). It never sees a client's packet, name
+//! or acknowledgement, and a link's last word is always DISCONNECT. One Router per process: its
+//! thread ends with the process.
 
-mod link;
+mod hub;
 mod pace;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -17,9 +18,9 @@ use bus::shutdown::Shutdown;
 use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
 use rumqttd::protocol::{Packet, Publish};
 use rumqttd::{Router, RouterConfig};
-use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::link::{Door, LinkTask, RouterLink};
+use self::hub::{Hub, HubTask};
 use self::pace::{Marks, Pace};
 use super::name::internal_topic;
 use super::{Fanout, Link, Pending, Sink, Stopped};
@@ -41,8 +42,9 @@ const READ_MESSAGES: u64 = 512;
 /// is dead, which the watchdog finds out.
 const RELIEF: Duration = Duration::from_secs(5);
 
-/// Makes a link with this number; the type of the Router's channel has no public name.
-type Connector = dyn Fn(u32) -> Result<(LinkTx, LinkRx), Stopped> + Send + Sync;
+/// The most links that sessions share. There are as many as processors: fewer would leave some of
+/// them idle, and each costs the Router a copy of what several ask for.
+const MAX_HUBS: usize = 8;
 
 /// The one link that publishes.
 struct Ingest {
@@ -53,27 +55,22 @@ struct Ingest {
     is_silent: bool,
 }
 
-/// Numbers for links; a number is used again, because the Router remembers each for ever.
-#[derive(Debug, Default)]
-struct Numbers {
-    free: Vec<u32>,
-    next: u32,
-}
-
 struct Shared {
     ingest: Mutex<Ingest>,
-    connector: Box<Connector>,
-    numbers: Mutex<Numbers>,
     pace: Pace,
     metrics: Arc<Metrics>,
-    shutdown: Shutdown,
 }
 
 /// rumqttd's Router as a fan-out.
 pub(crate) struct RouterFanout {
     shared: Arc<Shared>,
-    /// Brings the marks of [`Pace`] back.
-    _marks: Option<(Arc<dyn Sink>, Box<dyn Link>)>,
+    hubs: Vec<Arc<Hub>>,
+    /// Sessions so far, which take the hubs in turns.
+    sessions: AtomicUsize,
+    /// Brings the marks of [`Pace`] back, on a link of its own.
+    _marks: (Arc<dyn Sink>, Box<dyn Link>),
+    /// Ends the hubs' tasks.
+    _end: DropGuard,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -81,53 +78,62 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl RouterFanout {
-    /// Starts the Router's thread, for at most this many links.
-    pub(crate) async fn start(
-        links: usize,
+    /// Starts the Router's thread, with as many hubs as there are processors.
+    pub(crate) async fn start(metrics: Arc<Metrics>, shutdown: &Shutdown) -> Result<Self, Stopped> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::with_hubs(processors.min(MAX_HUBS), metrics, shutdown).await
+    }
+
+    async fn with_hubs(
+        hubs: usize,
         metrics: Arc<Metrics>,
-        shutdown: Shutdown,
+        shutdown: &Shutdown,
     ) -> Result<Self, Stopped> {
         let config = RouterConfig {
-            // The publishing link, the watchdog's, and links that are just being taken down.
-            max_connections: links + 64,
+            // The hubs, the publishing link and that of the marks.
+            max_connections: hubs + 2,
             max_outgoing_packet_count: READ_MESSAGES,
             max_segment_size: SEGMENT_BYTES,
             max_segment_count: SEGMENTS,
             ..RouterConfig::default()
         };
         let router = Router::new(0, config).spawn();
-        let connector = move |number: u32| {
-            let name = format!("link-{number}");
-            let built = LinkBuilder::new(&name, router.clone()).build();
+        // Each waits for the Router's answer; there is nothing else to do yet.
+        let connect = |name: &str| -> Result<(LinkTx, LinkRx), Stopped> {
+            let built = LinkBuilder::new(name, router.clone()).build();
             let (tx, rx, _) = built.map_err(|_| Stopped)?;
             Ok((tx, rx))
         };
-        // Waits for the Router's answer; there is nothing else to do yet.
-        let (tx, rx) = connector(0)?;
+        let (tx, rx) = connect("ingest")?;
         let shared = Arc::new(Shared {
             ingest: Mutex::new(Ingest {
                 tx,
                 _rx: rx,
                 is_silent: false,
             }),
-            connector: Box::new(connector),
-            numbers: Mutex::new(Numbers {
-                free: Vec::new(),
-                next: 1,
-            }),
             pace: Pace::default(),
             metrics,
-            shutdown,
         });
-        let mut fanout = Self {
-            shared,
-            _marks: None,
+        let end = CancellationToken::new();
+        let hub = |name: &str| -> Result<Arc<Hub>, Stopped> {
+            let (tx, rx) = connect(name)?;
+            let hub = Hub::new(tx);
+            let task = HubTask::new(hub.clone(), rx, shared.clone());
+            shutdown.spawn(task.run(end.clone()));
+            Ok(hub)
         };
-        let sink: Arc<dyn Sink> = Arc::new(Marks::new(&fanout.shared));
-        let link = fanout.attach(Arc::downgrade(&sink)).await?;
-        link.subscribe(pace::TOPIC).await?;
-        fanout._marks = Some((sink, link));
-        Ok(fanout)
+        let sink: Arc<dyn Sink> = Arc::new(Marks::new(&shared));
+        let marks: Box<dyn Link> = Box::new(hub("marks")?.attach(Arc::downgrade(&sink)));
+        marks.subscribe(pace::TOPIC).await?;
+        let names = (0..hubs).map(|number| format!("hub-{number}"));
+        let hubs = names.map(|name| hub(&name)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            shared,
+            hubs,
+            sessions: AtomicUsize::new(0),
+            _marks: (sink, marks),
+            _end: end.drop_guard(),
+        })
     }
 }
 
@@ -175,16 +181,6 @@ impl Ingest {
 }
 
 impl Shared {
-    fn number(&self) -> u32 {
-        let mut numbers = lock(&self.numbers);
-        if let Some(number) = numbers.free.pop() {
-            return number;
-        }
-        let number = numbers.next;
-        numbers.next += 1;
-        number
-    }
-
     fn is_congested(&self) -> bool {
         self.pace.is_exceeded() || {
             let ingest = lock(&self.ingest);
@@ -205,21 +201,9 @@ impl Fanout for RouterFanout {
         Ok(())
     }
 
-    fn attach(&self, sink: Weak<dyn Sink>) -> Pending<'_, Result<Box<dyn Link>, Stopped>> {
-        let shared = self.shared.clone();
-        Box::pin(async move {
-            let number = shared.number();
-            let connecting = shared.clone();
-            // Waits for the Router's answer, so not on this thread. Should nobody wait for the
-            // result any more, the door closes itself.
-            let door = tokio::task::spawn_blocking(move || Door::open(number, &connecting));
-            let door = door.await.map_err(|_| Stopped)??;
-            // One session has one request under way at a time.
-            let (commands, queue) = mpsc::channel(4);
-            let task = LinkTask::new(door, sink);
-            shared.shutdown.spawn(task.run(queue));
-            Ok(Box::new(RouterLink::new(commands)) as Box<dyn Link>)
-        })
+    fn attach(&self, sink: Weak<dyn Sink>) -> Box<dyn Link> {
+        let turn = self.sessions.fetch_add(1, Ordering::Relaxed);
+        Box::new(self.hubs[turn % self.hubs.len()].attach(sink))
     }
 
     fn is_congested(&self) -> bool {

@@ -1,8 +1,8 @@
 //! A session as its connection, the fan-out and its groups share it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::sync::Notify;
 
 use crate::exchange::Exchange;
 use crate::fanout::{Link, Sink, Stopped};
@@ -22,7 +22,8 @@ pub(crate) struct Handle {
     number: u64,
     /// There is something to send, or to look at.
     pub(crate) wake: Notify,
-    link: AsyncMutex<Option<Box<dyn Link>>>,
+    /// Its place at the fan-out, from the first filter on.
+    link: OnceLock<Box<dyn Link>>,
     metrics: Arc<Metrics>,
     /// Where the messages that wait for it are, when it outlives the process.
     store: Option<Arc<Store>>,
@@ -49,7 +50,7 @@ impl Handle {
             bound: Mutex::new(Bound { session, epoch: 0 }),
             number,
             wake: Notify::new(),
-            link: AsyncMutex::new(None),
+            link: OnceLock::new(),
             metrics,
             store,
         })
@@ -114,8 +115,8 @@ impl Handle {
     }
 
     /// Takes back what no other session of a group has room for.
-    pub(super) fn take_back(&self, mut messages: Vec<Message>) {
-        self.deliver(&mut messages);
+    pub(super) fn take_back(&self, messages: &[Message]) {
+        self.deliver(messages);
     }
 
     /// What a group is told of the session.
@@ -128,42 +129,32 @@ impl Handle {
         }
     }
 
-    /// Asks the fan-out for a filter; the first one makes the link.
+    /// Asks the fan-out for a filter.
     pub(crate) async fn subscribe(
         self: &Arc<Self>,
         exchange: &Exchange,
         filter: &str,
     ) -> Result<(), Stopped> {
-        let mut link = self.link.lock().await;
-        if link.is_none() {
+        let attach = || {
             let this: Arc<dyn Sink> = self.clone();
-            *link = Some(exchange.fanout().attach(Arc::downgrade(&this)).await?);
-        }
-        match &*link {
-            Some(link) => link.subscribe(filter).await,
-            None => Err(Stopped),
-        }
+            exchange.fanout().attach(Arc::downgrade(&this))
+        };
+        self.link.get_or_init(attach).subscribe(filter).await
     }
 
-    /// Asks for a filter no more; the last one ends the link.
-    pub(crate) async fn unsubscribe(&self, filter: &str, is_last: bool) -> Result<(), Stopped> {
-        let mut link = self.link.lock().await;
-        if is_last {
-            *link = None;
-        }
-        match &*link {
-            Some(link) => link.unsubscribe(filter).await,
-            None => Ok(()),
-        }
+    /// Asks for a filter no more.
+    pub(crate) fn unsubscribe(&self, filter: &str) -> Result<(), Stopped> {
+        let link = self.link.get();
+        link.map_or(Ok(()), |link| link.unsubscribe(filter))
     }
 }
 
 impl Sink for Handle {
-    fn deliver(&self, messages: &mut Vec<Message>) {
+    fn deliver(&self, messages: &[Message]) {
         let (mut dropped, mut oldest, mut is_queued) = (0, 0, false);
         let mut bound = self.bound();
-        for message in messages.drain(..) {
-            match bound.session.handle_message(&message) {
+        for message in messages {
+            match bound.session.handle_message(message) {
                 Pushed::NotAsked => {}
                 Pushed::Queued => is_queued = true,
                 Pushed::Dropped => dropped += 1,
@@ -190,6 +181,6 @@ impl Member for Handle {
     }
 
     fn take(&self, message: Message) {
-        self.deliver(&mut vec![message]);
+        self.deliver(&[message]);
     }
 }

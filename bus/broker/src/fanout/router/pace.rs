@@ -101,8 +101,8 @@ impl Marks {
 }
 
 impl Sink for Marks {
-    fn deliver(&self, messages: &mut Vec<Message>) {
-        let last = messages.drain(..).rfind(|message| message.topic() == TOPIC);
+    fn deliver(&self, messages: &[Message]) {
+        let last = messages.iter().rfind(|message| message.topic() == TOPIC);
         if let (Some(mark), Some(shared)) = (last, self.0.upgrade()) {
             shared.pace.mark_is_back(mark.position());
         }
