@@ -106,8 +106,17 @@ fn make_pki(data: &Path, settings: &Settings) -> Result<(), Failure> {
     } else {
         vec![listen.to_string()]
     };
-    certs::quickstart(&pki, &names)
+    let bundle = certs::quickstart(&pki, &names)
         .with_context(|| format!("the certificates in {} can't be made", pki.display()))?;
+    for one in bundle.issued {
+        if one.outcome == certs::Outcome::Revoked {
+            let certs::Identity { role, name } = one.identity;
+            tracing::warn!(
+                "the certificate of {role}/{name} was revoked and stays so: \
+                 `certgen issue {role} {name} --force` makes a new one"
+            );
+        }
+    }
     if is_new {
         tracing::info!(folder = %pki.display(), "made a certificate authority and certificates for all parts");
     }

@@ -93,6 +93,12 @@ impl Certificate {
         })
     }
 
+    /// The certificate in PEM.
+    pub(crate) fn to_pem(&self) -> String {
+        let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+        pem::encode_config(&pem::Pem::new("CERTIFICATE", self.der.as_ref()), config)
+    }
+
     /// Whether `authority` signed it.
     #[must_use]
     pub fn is_signed_by(&self, authority: &Self) -> bool {

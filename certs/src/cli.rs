@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use certs::{CRL_DAYS, Format, Identity, KeyType, Name, RevocationReason, Role, San, Within};
+use certs::{
+    CRL_DAYS, Format, Identity, KeyType, Name, RevocationReason, Role, San, Stage, Within,
+};
 use clap::{Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
@@ -11,6 +13,7 @@ Examples:
   certgen bundle quickstart              everything that `nodebus up` and compose need
   certgen issue viewer alice             a certificate that may read
   certgen issue node kitchen --days 3650
+  certgen issue viewer phone --p12       asks for a password; for phones and browsers
   certgen issue broker bus --san 192.168.1.20,bus.example.org --force
   certgen show alice                     what is in it and until when it is valid
   certgen show ./some/cert.pem
@@ -18,12 +21,23 @@ Examples:
   certgen list --expiring 30d            what ends within a month
   certgen renew --all                    what has two thirds of its life behind it
   certgen revoke alice --reason key-compromise
-  certgen export kitchen --to ./carry    plain copies, to carry them there";
+  certgen export kitchen --to ./carry    plain copies, to carry them there
+  certgen rotate-ca --stage prepare      begins to replace the authority, without an outage";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 it is there now, 1 it could not be done, 2 the command line is wrong,
 3 it exists already but differs (replace it with --force).
 needs-renewal: 0 yes, 1 no, 2 there is no such certificate, 4 it could not be told.";
+
+const ROTATION: &str = "\
+One after the other, when all have taken what the stage before it wrote:
+  certgen rotate-ca --stage prepare   from here on both are trusted, the old one signs
+  certgen rotate-ca --stage switch    the new one signs
+  certgen renew --all                 every certificate is made anew, with its key
+  certgen rotate-ca --stage finish    the old one is no longer trusted
+The parts of nodebus take new files by themselves, other programs when they start or reload. What
+runs elsewhere needs its new ca.pem before the switch, and its new certificate before the finish.
+A stage that was interrupted is completed by running it again.";
 
 /// An identity as people write it: its name alone, or role/name when several have the name.
 #[derive(Debug, Clone)]
@@ -135,6 +149,21 @@ pub(crate) enum Command {
         /// Certifies the key of this certification request (PEM); the key stays where it is
         #[arg(long, value_name = "FILE", conflicts_with = "key_type")]
         csr: Option<PathBuf>,
+        /// Writes identity.p12 too: certificate, key and authority in one file (PKCS#12) for phones
+        /// and browsers, under a password
+        #[arg(long, conflicts_with = "csr")]
+        p12: bool,
+        /// File whose first line is that password; without one, it is asked for at the terminal
+        #[arg(long, value_name = "FILE", requires = "p12")]
+        p12_password_file: Option<PathBuf>,
+        /// Open descriptor to read that password from
+        #[arg(
+            long,
+            value_name = "NUMBER",
+            requires = "p12",
+            conflicts_with = "p12_password_file"
+        )]
+        p12_password_fd: Option<u32>,
         /// The user, or their number, to whom the files are given; renewing keeps them so
         #[arg(long, value_name = "USER", value_parser = certs::user)]
         owner: Option<u32>,
@@ -224,6 +253,16 @@ pub(crate) enum Command {
         /// In which form
         #[arg(long, value_enum, default_value_t)]
         format: Format,
+    },
+    /// Puts a new authority in the place of the old one without an outage, in three stages
+    #[command(after_help = ROTATION)]
+    RotateCa {
+        /// How far to go
+        #[arg(long, value_enum)]
+        stage: Stage,
+        /// Finishes although certificates of the old authority are in use
+        #[arg(long)]
+        force: bool,
     },
     /// Keeps the keys that nodes share with the CoAP bridge for DTLS
     Psk {

@@ -8,6 +8,7 @@ use certs::{
     Revoked, Rights, Surroundings, Within,
 };
 use serde::Serialize;
+use time::OffsetDateTime;
 
 use crate::cli::{Args, Command, Set, Who};
 use crate::{output, pages, report, secrets};
@@ -79,6 +80,9 @@ pub(crate) fn run(args: Args, surroundings: &mut Surroundings) -> Result<Said, E
             days,
             key_type,
             csr,
+            p12,
+            p12_password_file,
+            p12_password_fd,
             owner,
             group,
             force,
@@ -89,6 +93,7 @@ pub(crate) fn run(args: Args, surroundings: &mut Surroundings) -> Result<Said, E
                 days,
                 key_type,
                 csr,
+                pkcs12: p12.then(|| secret(p12_password_file, p12_password_fd)),
                 rights: Rights { owner, group },
                 existing: if force {
                     Existing::Replace
@@ -127,7 +132,7 @@ pub(crate) fn run(args: Args, surroundings: &mut Surroundings) -> Result<Said, E
         }
         Command::Renew { within, rekey, .. } => {
             let renewals = pki.renew_all(within.unwrap_or_default(), rekey, surroundings)?;
-            renewed(&renewals, surroundings)
+            renewed(&pki, &renewals, now)
         }
         Command::NeedsRenewal { who, within } => needs_renewal(&pki, who, within, surroundings),
         Command::Revoke { what, reason } => {
@@ -141,6 +146,10 @@ pub(crate) fn run(args: Args, surroundings: &mut Surroundings) -> Result<Said, E
         Command::Export { who, to, format } => {
             let answer = pki.export(&identity(&pki, who)?, &to, format)?;
             Said::new(&answer, report::exported(&answer, now))
+        }
+        Command::RotateCa { stage, force } => {
+            let answer = pki.rotate(stage, force, surroundings)?;
+            Said::new(&answer, report::rotated(&answer, now))
         }
         Command::Psk { file, command } => {
             let file = file.unwrap_or_else(|| pki.dir().join("psk"));
@@ -180,14 +189,17 @@ fn list(pki: &Pki, expiring: Option<Within>, surroundings: &Surroundings) -> Res
             certificate.is_some_and(|certificate| within.covers(certificate, now))
         });
     }
-    Said::new(&listed, report::list(&listed, now))
+    let text = report::list(&listed, now) + &report::ending(&pki.ending_authority(now)?, now);
+    Said::new(&listed, text)
 }
 
-fn renewed(renewals: &[Renewal], surroundings: &Surroundings) -> Result<Said, Error> {
+fn renewed(pki: &Pki, renewals: &[Renewal], now: OffsetDateTime) -> Result<Said, Error> {
     #[derive(Serialize)]
     struct Answer<'a> {
         renewed: Vec<&'a certs::Issued>,
         failed: Vec<Failure<'a>>,
+        /// The authority, when it is time to replace it.
+        ending_authority: Option<Certificate>,
     }
     #[derive(Serialize)]
     struct Failure<'a> {
@@ -198,6 +210,7 @@ fn renewed(renewals: &[Renewal], surroundings: &Surroundings) -> Result<Said, Er
     let mut answer = Answer {
         renewed: Vec::new(),
         failed: Vec::new(),
+        ending_authority: pki.ending_authority(now)?,
     };
     for Renewal { identity, result } in renewals {
         match result {
@@ -209,7 +222,8 @@ fn renewed(renewals: &[Renewal], surroundings: &Surroundings) -> Result<Said, Er
         }
     }
     let code = u8::from(!answer.failed.is_empty());
-    Ok(Said::new(&answer, report::renewals(renewals, surroundings.now))?.with_code(code))
+    let text = report::renewals(renewals, now) + &report::ending(&answer.ending_authority, now);
+    Ok(Said::new(&answer, text)?.with_code(code))
 }
 
 fn needs_renewal(

@@ -13,7 +13,7 @@ use crate::pki::{Existing, Outcome, Reason, Request};
 /// What to do about a request.
 pub(crate) enum Decision {
     /// What exists is the answer.
-    Keep(Certificate),
+    Keep(Outcome, Certificate),
     /// A certificate with these addresses is.
     Issue(Outcome, Vec<San>),
 }
@@ -33,27 +33,27 @@ pub(crate) fn decide(
     let (reason, existing) = match found {
         Found::Nothing => return Ok(Decision::Issue(Outcome::Created, wanted)),
         Found::Damaged => (Some(Reason::Damaged), None),
+        Found::Whole(existing) if index.is_revoked(&existing.serial) => {
+            return decide_about_revoked(request, wanted, *existing);
+        }
         Found::Whole(existing) => (
-            if index.is_revoked(&existing.serial) {
-                Some(Reason::Revoked)
-            } else {
-                reason_to_replace(&existing, &wanted, authority, now)
-            },
+            reason_to_replace(&existing, &wanted, authority, now),
             Some(*existing),
         ),
     };
+    let keep = |existing| Ok(Decision::Keep(Outcome::Unchanged, existing));
     match (request.existing, reason, existing) {
         (Existing::Replace, ..) => Ok(Decision::Issue(Outcome::Replaced(Reason::Forced), wanted)),
         (Existing::Keep, reason, Some(existing)) if is_usable(reason) => {
             refuse_other_addresses(request, &wanted, &existing)?;
-            Ok(Decision::Keep(existing))
+            keep(existing)
         }
-        (Existing::Maintain, None, Some(existing)) => Ok(Decision::Keep(existing)),
+        (Existing::Maintain, None, Some(existing)) => keep(existing),
         // What can still be used is kept where nothing can be signed.
         (Existing::Maintain, reason, Some(existing))
-            if is_usable(reason) && !authority.has_key() =>
+            if is_usable(reason) && !authority.signer.has_key() =>
         {
-            Ok(Decision::Keep(existing))
+            keep(existing)
         }
         (Existing::Maintain, reason, existing) => {
             // Maintenance takes no address away.
@@ -65,6 +65,22 @@ pub(crate) fn decide(
             Ok(Decision::Issue(Outcome::Replaced(reason), wanted))
         }
         (Existing::Keep, reason, _) => Err(refuse_unusable(request, reason)),
+    }
+}
+
+/// Someone took it back, so that only someone's word makes it anew.
+fn decide_about_revoked(
+    request: &Request,
+    wanted: Vec<San>,
+    existing: Certificate,
+) -> Result<Decision, Error> {
+    match request.existing {
+        Existing::Replace => Ok(Decision::Issue(Outcome::Replaced(Reason::Forced), wanted)),
+        Existing::Maintain => Ok(Decision::Keep(Outcome::Revoked, existing)),
+        Existing::Keep => Err(Error::Differs {
+            what: request.identity.to_string(),
+            difference: "it was revoked".to_owned(),
+        }),
     }
 }
 
@@ -80,8 +96,11 @@ pub(crate) fn add_missing(sans: &mut Vec<San>, more: Vec<San>) {
 /// Whether a certificate with this shortcoming still proves who its holder is.
 fn is_usable(reason: Option<Reason>) -> bool {
     match reason {
-        None | Some(Reason::Due | Reason::Address | Reason::Forced | Reason::Renewed) => true,
-        Some(Reason::Damaged | Reason::OtherAuthority | Reason::Expired | Reason::Revoked) => false,
+        None
+        | Some(
+            Reason::Due | Reason::Address | Reason::Forced | Reason::Renewed | Reason::Superseded,
+        ) => true,
+        Some(Reason::Damaged | Reason::OtherAuthority | Reason::Expired) => false,
     }
 }
 
@@ -93,11 +112,15 @@ fn reason_to_replace(
     now: OffsetDateTime,
 ) -> Option<Reason> {
     // Nothing outlives its authority, so there renewing would not help.
-    let can_be_longer = existing.not_after < authority.certificate.not_after;
-    if !existing.is_signed_by(&authority.certificate) {
+    let signer = &authority.signer.certificate;
+    let can_be_longer = existing.not_after < signer.not_after;
+    let is_of_signer = existing.is_signed_by(signer);
+    if !is_of_signer && !authority.has_superseded(existing) {
         Some(Reason::OtherAuthority)
     } else if existing.has_expired(now) {
         Some(Reason::Expired)
+    } else if !is_of_signer {
+        Some(Reason::Superseded)
     } else if existing.is_due(now) && can_be_longer {
         Some(Reason::Due)
     } else if wanted.iter().any(|san| !existing.sans.contains(san)) {
@@ -112,7 +135,6 @@ fn refuse_unusable(request: &Request, reason: Option<Reason>) -> Error {
     let difference = match reason {
         Some(Reason::OtherAuthority) => "another authority than the one here signed it",
         Some(Reason::Expired) => "it has expired",
-        Some(Reason::Revoked) => "it was revoked",
         _ => "its files are incomplete or don't fit each other",
     };
     Error::Differs {

@@ -59,11 +59,13 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A key can't be replaced, since it is not here.
-    #[error("the key is not here but with whoever made {}: let them make another, and issue with --csr and --force", path.display())]
+    /// A key is needed that is not here.
+    #[error("the key is not here but with whoever made {}: {remedy}", path.display())]
     KeyElsewhere {
         /// The request.
         path: PathBuf,
+        /// What they can do.
+        remedy: &'static str,
     },
     /// A secret is needed, but neither a file nor a terminal is there.
     #[error(
@@ -130,6 +132,22 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The authority's exchange is not where it should be for a stage.
+    #[error("the exchange of the authority in {} is not that far: run `certgen rotate-ca --stage {first}` first", dir.display())]
+    Stage {
+        /// The folder of the PKI.
+        dir: PathBuf,
+        /// What comes before.
+        first: &'static str,
+    },
+    /// The old authority can't go while it is needed.
+    #[error(
+        "the old authority signed what is still in use, {found}: run `certgen renew --all`, carry the new files to where they run, or give them up with --force"
+    )]
+    StillInUse {
+        /// Whose certificates.
+        found: String,
+    },
     /// A revoked certificate can't be renewed.
     #[error("{what} was revoked, and stays so: make a new one with `{command}`")]
     Revoked {
@@ -172,6 +190,9 @@ pub enum Error {
     /// A key can't be encrypted.
     #[error("the key can't be encrypted: choose another passphrase")]
     Sealing(#[from] pkcs8::Error),
+    /// A PKCS#12 file can't be made.
+    #[error("the PKCS#12 file can't be made: choose another password")]
+    Pkcs12(#[from] Box<p12_keystore::error::Error>),
     /// The cryptographic library refused to make a key or a certificate.
     #[error("the certificate can't be made")]
     Signing(#[from] rcgen::Error),
@@ -185,6 +206,14 @@ impl Error {
             name: name.to_string(),
             example: found.first().cloned().unwrap_or_default(),
             found: found.join(" and "),
+        }
+    }
+
+    /// The old authority is needed by these.
+    pub(crate) fn still_in_use(waiting: &[Identity]) -> Self {
+        let found: Vec<String> = waiting.iter().map(ToString::to_string).collect();
+        Self::StillInUse {
+            found: found.join(", "),
         }
     }
 

@@ -26,7 +26,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
         _ => Path::new("."),
     };
     make_folder(parent)?;
-    match DirBuilder::new().mode(0o700).create(path) {
+    match fault::point().and_then(|()| DirBuilder::new().mode(0o700).create(path)) {
         Ok(()) => sync_folder(parent),
         // Another certgen was quicker.
         Err(_) if path.is_dir() => Ok(()),
@@ -62,6 +62,7 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), Error> {
 /// Creates a file that must not exist, with exactly this mode, and writes it to the disk.
 pub(crate) fn create(path: &Path, mode: u32, content: impl AsRef<[u8]>) -> Result<(), Error> {
     let write = || {
+        fault::point()?;
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -69,7 +70,9 @@ pub(crate) fn create(path: &Path, mode: u32, content: impl AsRef<[u8]>) -> Resul
             .open(path)?;
         // The umask may have taken bits away.
         file.set_permissions(Permissions::from_mode(mode))?;
+        fault::point()?;
         file.write_all(content.as_ref())?;
+        fault::point()?;
         file.sync_all()
     };
     write().map_err(|source| Error::file("written", path, source))
@@ -83,7 +86,7 @@ fn draft(path: &Path) -> PathBuf {
 
 /// Removes a file or link; one that is not there is fine.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
-    match std::fs::remove_file(path) {
+    match fault::point().and_then(|()| std::fs::remove_file(path)) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(Error::file("removed", path, source))
         }
@@ -91,11 +94,27 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-fn put_in_place(draft: &Path, path: &Path) -> Result<(), Error> {
-    std::fs::rename(draft, path).map_err(|source| Error::file("written", path, source))?;
-    match path.parent() {
-        Some(folder) => sync_folder(folder),
-        None => Ok(()),
+/// Moves a file or link, in the place of what is there.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    fault::point()
+        .and_then(|()| std::fs::rename(from, to))
+        .map_err(|source| Error::file("written", to, source))?;
+    for folder in [
+        to.parent(),
+        from.parent().filter(|from| Some(*from) != to.parent()),
+    ] {
+        folder.map_or(Ok(()), sync_folder)?;
+    }
+    Ok(())
+}
+
+/// Removes a folder with all that is in it; one that is not there is fine.
+pub(crate) fn remove_folder(path: &Path) -> Result<(), Error> {
+    match fault::point().and_then(|()| std::fs::remove_dir_all(path)) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::file("removed", path, source))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -104,7 +123,7 @@ pub(crate) fn replace(path: &Path, mode: u32, content: impl AsRef<[u8]>) -> Resu
     let draft = draft(path);
     remove(&draft)?;
     create(&draft, mode, content)?;
-    put_in_place(&draft, path)
+    rename(&draft, path)
 }
 
 /// Replaces a file of secrets, which keeps the owner, group and mode it may have been given.
@@ -115,11 +134,12 @@ pub(crate) fn rewrite(path: &Path, content: impl AsRef<[u8]>) -> Result<(), Erro
     if let Ok(meta) = path.metadata() {
         take_over(&draft, &meta).map_err(|source| Error::file("given away", &draft, source))?;
     }
-    put_in_place(&draft, path)
+    rename(&draft, path)
 }
 
 /// Gives a file the owner, group and mode of another.
 fn take_over(path: &Path, from: &Metadata) -> io::Result<()> {
+    fault::point()?;
     let own = path.metadata()?;
     if (own.uid(), own.gid()) != (from.uid(), from.gid()) {
         chown(path, Some(from.uid()), Some(from.gid()))?;
@@ -131,8 +151,10 @@ fn take_over(path: &Path, from: &Metadata) -> io::Result<()> {
 pub(crate) fn replace_link(path: &Path, target: &str) -> Result<(), Error> {
     let draft = draft(path);
     remove(&draft)?;
-    symlink(target, &draft).map_err(|source| Error::file("written", &draft, source))?;
-    put_in_place(&draft, path)
+    fault::point()
+        .and_then(|()| symlink(target, &draft))
+        .map_err(|source| Error::file("written", &draft, source))?;
+    rename(&draft, path)
 }
 
 /// Keeps a second certgen out of the same PKI. Released on drop, and by the system when the
@@ -157,5 +179,45 @@ impl Lock {
             Ok(Self { _file: file })
         };
         open().map_err(|source| Error::file("locked", &path, source))
+    }
+}
+
+/// Before each change of the disk, a place at which a test can end the writing as a kill would.
+#[cfg(not(test))]
+pub(crate) mod fault {
+    use std::io;
+
+    /// Goes on.
+    #[expect(clippy::unnecessary_wraps, reason = "as in tests")]
+    pub(crate) fn point() -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fault {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local! {
+        /// Points until the end; endless when none.
+        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+
+    /// Lets this thread pass so many points and none after them.
+    pub(crate) fn end_after(points: Option<u32>) {
+        LEFT.set(points);
+    }
+
+    /// Goes on, or fails for good once it is time.
+    pub(crate) fn point() -> io::Result<()> {
+        match LEFT.get() {
+            None => Ok(()),
+            Some(0) => Err(io::Error::other("killed by the test")),
+            Some(left) => {
+                LEFT.set(Some(left - 1));
+                Ok(())
+            }
+        }
     }
 }

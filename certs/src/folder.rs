@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::authority::Authority;
 use crate::certificate::Certificate;
 use crate::error::Error;
 use crate::files::{self, PUBLIC, SECRET};
@@ -18,7 +19,12 @@ use crate::rights::Rights;
 const LIVE: &str = "..live";
 
 /// Every file that an identity's folder may hold.
-pub(crate) const FILES: [&str; 5] = ["ca.pem", "cert.pem", "key.pem", "csr.pem", "crl.pem"];
+pub(crate) const FILES: [&str; 6] = [
+    "ca.pem", "cert.pem", "key.pem", "csr.pem", "crl.pem", PKCS12,
+];
+
+/// Certificate and key in one file; of the generation that it was asked for.
+pub(crate) const PKCS12: &str = "identity.p12";
 
 /// What is written for an identity.
 pub(crate) struct Content<'a> {
@@ -101,19 +107,61 @@ pub(crate) fn write(
     files::sync_folder(&inner)?;
 
     let before = std::fs::read_link(folder.join(LIVE)).ok();
-    files::replace_link(&folder.join(LIVE), &generation)?;
-    for name in FILES {
-        let target = format!("{LIVE}/{name}");
-        let link = folder.join(name);
+    let links = FILES.map(|name| {
+        let (target, link) = (format!("{LIVE}/{name}"), folder.join(name));
         let is_linked = std::fs::read_link(&link).ok() == Some(PathBuf::from(&target));
-        match (inner.join(name).exists(), is_linked) {
-            (true, false) => files::replace_link(&link, &target)?,
-            // It belonged to the generation before.
-            (false, true) => files::remove(&link)?,
-            (true, true) | (false, false) => {}
-        }
+        (inner.join(name).exists(), is_linked, link, target)
+    });
+    // Links that lead nowhere yet are as good as none, so that all files appear at once.
+    for (_, _, link, target) in links
+        .iter()
+        .filter(|(is_new, linked, ..)| *is_new && !linked)
+    {
+        files::replace_link(link, target)?;
+    }
+    files::replace_link(&folder.join(LIVE), &generation)?;
+    // What is left of the generation before.
+    for (_, _, link, _) in links
+        .iter()
+        .filter(|(is_new, linked, ..)| !is_new && *linked)
+    {
+        files::remove(link)?;
     }
     remove_generations(folder, &[Some(inner), before.map(|name| folder.join(name))])
+}
+
+/// Adds the PKCS#12 file to the live generation. Needs the lock.
+pub(crate) fn write_pkcs12(folder: &Path, content: &[u8]) -> Result<(), Error> {
+    let path = folder.join(LIVE).join(PKCS12);
+    files::replace(&path, SECRET, content)?;
+    Rights::of_folder(folder).apply(&path)?;
+    files::replace_link(&folder.join(PKCS12), &format!("{LIVE}/{PKCS12}"))
+}
+
+/// Gives the holder the trust anchors of `authority`, if it trusts one of them already; says
+/// whether it lacked some or had others. Needs the lock.
+///
+/// The live generation is changed in place: whoever reads it may trust more or fewer than its
+/// certificate needs, but has a certificate with its key.
+pub(crate) fn trust(folder: &Path, authority: &Authority) -> Result<bool, Error> {
+    let live = folder.join(LIVE);
+    let place = if live.is_dir() { &live } else { folder };
+    let path = place.join("ca.pem");
+    let Some(pem) = files::read(&path)? else {
+        return Ok(false);
+    };
+    let Ok(trusted) = Certificate::all_from_pem(&pem, &path) else {
+        // Nothing that can be used: `certgen list` says so.
+        return Ok(false);
+    };
+    let anchors = &authority.anchors;
+    let is_ours = trusted.iter().any(|one| anchors.contains(one));
+    let is_same = trusted.len() == anchors.len() && trusted.iter().all(|one| anchors.contains(one));
+    if !is_ours || is_same {
+        return Ok(false);
+    }
+    files::rewrite(&path, &authority.pem)?;
+    Ok(true)
 }
 
 /// Removes every generation but those to keep, also what an interrupted run left.
@@ -125,8 +173,7 @@ fn remove_generations(folder: &Path, keep: &[Option<PathBuf>]) -> Result<(), Err
         let path = entry.path();
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         if is_folder && is_generation(entry.file_name()) && !keep.contains(&Some(path.clone())) {
-            std::fs::remove_dir_all(&path)
-                .map_err(|source| Error::file("removed", &path, source))?;
+            files::remove_folder(&path)?;
         }
     }
     Ok(())

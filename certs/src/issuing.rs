@@ -32,7 +32,7 @@ impl Pki {
         surroundings: &mut Surroundings,
     ) -> Result<Certificate, Error> {
         let now = surroundings.now;
-        if authority.certificate.has_expired(now) {
+        if authority.signer.certificate.has_expired(now) {
             return Err(Error::AuthorityExpired {
                 dir: self.dir().to_owned(),
             });
@@ -40,14 +40,14 @@ impl Pki {
         let identity = order.identity;
         let days = order.days.unwrap_or(identity.role.default_days());
         let serial = Serial::random(&mut surroundings.rng);
-        let ca_end = authority.certificate.not_after;
+        let ca_end = authority.signer.certificate.not_after;
         let params = profile::end_entity(identity, order.sans, days, serial, now, ca_end)?;
-        let signed = match &order.key {
-            Key::Pair(pair) => authority.sign(&params, pair.as_ref())?,
-            Key::Request(request) => authority.sign(&params, &request.parsed.public_key)?,
-        };
-        let Some(cert) = signed else {
-            return Err(self.no_authority_key());
+        let cert = match &order.key {
+            Key::Pair(pair) => authority.signer.sign(&params, pair.as_ref())?,
+            Key::Request(request) => {
+                let holder = &request.parsed.public_key;
+                authority.signer.sign(&params, holder)?
+            }
         };
         let folder = self.folder(identity);
         let certificate = Certificate::first_from_pem(&cert, &folder.join("cert.pem"))?;
@@ -75,11 +75,5 @@ impl Pki {
         }
         rights.apply(&folder.join("..live/"))?;
         rights.apply(&folder)
-    }
-
-    pub(crate) fn no_authority_key(&self) -> Error {
-        Error::NoAuthorityKey {
-            path: self.authority_folder().join("ca.key"),
-        }
     }
 }

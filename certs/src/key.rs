@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use pkcs8::{PrivateKeyInfoRef, SecretDocument};
 use rcgen::{
     CertificateSigningRequestParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
     PKCS_RSA_SHA256, RsaKeySize,
@@ -19,7 +20,7 @@ pub enum KeyType {
     /// ECDSA on the curve P-256: small, and known to everyone
     #[default]
     P256,
-    /// Ed25519: small, but mosquitto and browsers of some age don't know it
+    /// Ed25519: small, but browsers don't know it
     Ed25519,
     /// RSA with 3072 bits: large and slow, for what knows nothing else
     Rsa,
@@ -46,7 +47,7 @@ impl Key {
     pub(crate) fn generate(kind: KeyType) -> Result<Self, Error> {
         let pair = match kind {
             KeyType::P256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
-            KeyType::Ed25519 => KeyPair::generate_for(&PKCS_ED25519)?,
+            KeyType::Ed25519 => without_public_key(&KeyPair::generate_for(&PKCS_ED25519)?)?,
             KeyType::Rsa => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_3072)?,
         };
         Ok(Self::Pair(Box::new(pair)))
@@ -73,7 +74,7 @@ impl Key {
     pub(crate) fn of_folder(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("key.pem");
         if let Some(pem) = files::read(&path)? {
-            return match KeyPair::from_pem(&pem) {
+            return match KeyPair::from_pem(&pem).and_then(|pair| without_public_key(&pair)) {
                 Ok(pair) => Ok(Self::Pair(Box::new(pair))),
                 Err(_) => Err(Error::Unusable {
                     path,
@@ -112,4 +113,20 @@ impl Key {
             Self::Request(request) => rcgen::PublicKeyData::der_bytes(&request.parsed.public_key),
         }
     }
+}
+
+/// The same key without the public key that rcgen puts beside one of Ed25519 (RFC 5958 section 2,
+/// version 2): OpenSSL reads no such file.
+fn without_public_key(pair: &KeyPair) -> Result<KeyPair, rcgen::Error> {
+    let plain = |der| -> Result<SecretDocument, pkcs8::Error> {
+        let mut info = PrivateKeyInfoRef::try_from(der)?;
+        info.public_key = None;
+        Ok(SecretDocument::encode_msg(&info)?)
+    };
+    let plain = plain(pair.serialized_der());
+    KeyPair::try_from(
+        plain
+            .map_err(|_| rcgen::Error::CouldNotParseKeyPair)?
+            .as_bytes(),
+    )
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use certs::{Bundle, Certificate, Initialised, Issued, Outcome, Reason};
+use certs::{Bundle, Certificate, Identity, Initialised, Issued, Outcome, Pkcs12, Reason};
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -20,7 +20,7 @@ pub(crate) fn initialised(answer: &Initialised, now: OffsetDateTime) -> String {
     let what = &answer.certificate.subject;
     let mut text = match answer.outcome {
         Outcome::Unchanged => format!("{what} exists in {folder}, nothing changed.\n"),
-        Outcome::Created | Outcome::Replaced(_) => format!("Made {what} in {folder}.\n"),
+        _ => format!("Made {what} in {folder}.\n"),
     };
     text += "  ca.pem  the trust anchor: give it to every client\n";
     text += if answer.has_key {
@@ -42,11 +42,16 @@ pub(crate) fn issued(answer: &Issued, now: OffsetDateTime) -> String {
         identity,
         folder,
         certificate,
+        pkcs12,
     } = answer;
     let (name, place) = (identity, folder.display());
     let mut text = match outcome {
         Outcome::Created => format!("Made {name} in {place}, for {}.\n", identity.role.holder()),
+        Outcome::Unchanged if *pkcs12 == Some(Pkcs12::Written) => {
+            format!("{name} exists in {place}; wrote its PKCS#12 file.\n")
+        }
         Outcome::Unchanged => format!("{name} exists in {place}, nothing changed.\n"),
+        Outcome::Revoked => format!("{name} in {place} is revoked, nothing changed.\n"),
         Outcome::Replaced(reason) => {
             format!("Made {name} in {place} anew: {}.\n", why(*reason))
         }
@@ -58,6 +63,9 @@ pub(crate) fn issued(answer: &Issued, now: OffsetDateTime) -> String {
         "  key.pem   its key: secret\n"
     };
     text += "  ca.pem    whom its holder trusts\n";
+    if *pkcs12 == Some(Pkcs12::Written) {
+        text += "  identity.p12  all three for phones and browsers, under the password: secret\n";
+    }
     if !certificate.sans.is_empty() {
         lines(&mut text, &[format!("Reached as {}.", list(certificate))]);
     }
@@ -65,6 +73,21 @@ pub(crate) fn issued(answer: &Issued, now: OffsetDateTime) -> String {
         &mut text,
         &[format!("Valid until {}.", until(certificate, now))],
     );
+    match pkcs12 {
+        Some(Pkcs12::Written) => {
+            text +=
+                "Next: carry identity.p12 to where it is used and import it with its password.\n";
+            return text;
+        }
+        Some(Pkcs12::Outdated) => {
+            text += &format!(
+                "identity.p12 held the certificate before and is gone: write it anew with\n  \
+                 certgen issue {} {} --p12\n",
+                identity.role, identity.name
+            );
+        }
+        None => {}
+    }
     if identity.role.is_server() {
         lines(
             &mut text,
@@ -109,6 +132,16 @@ pub(crate) fn bundle(answer: &Bundle, now: OffsetDateTime) -> String {
             lines(
                 &mut text,
                 &[format!("{} was made anew: {}.", one.identity, why(reason))],
+            );
+        }
+        if one.outcome == Outcome::Revoked {
+            let Identity { role, name } = &one.identity;
+            lines(
+                &mut text,
+                &[format!(
+                    "{role}/{name} was revoked and stays so, until `certgen issue {role} {name} \
+                     --force` makes a new one."
+                )],
             );
         }
         if one.identity.role.is_server() {
@@ -202,6 +235,7 @@ fn state(outcome: Outcome) -> &'static str {
         Outcome::Created => "made",
         Outcome::Unchanged => "unchanged",
         Outcome::Replaced(_) => "made anew",
+        Outcome::Revoked => "REVOKED",
     }
 }
 
@@ -210,8 +244,8 @@ fn why(reason: Reason) -> &'static str {
         Reason::Damaged => "its files were incomplete or didn't fit each other",
         Reason::OtherAuthority => "another authority than the one here had signed it",
         Reason::Expired => "it had expired",
-        Reason::Revoked => "it had been revoked",
         Reason::Renewed => "as asked; the old one stays valid until it ends",
+        Reason::Superseded => "another authority takes the place of the one that had signed it",
         Reason::Due => "it would have expired soon",
         Reason::Address => "it lacked an address of this machine",
         Reason::Forced => "as asked; the old one stays valid until it ends",

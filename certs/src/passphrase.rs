@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pkcs8::SecretDocument;
 
@@ -19,8 +19,8 @@ const LONGEST: u64 = 1024;
 pub struct Passphrase {
     file: Option<PathBuf>,
     read: Arc<OnceLock<String>>,
-    /// The key that it opened, and what it was read from: opening takes a while.
-    opened: Arc<OnceLock<(String, SecretDocument)>>,
+    /// The keys that it opened, and what they were read from: opening takes a while.
+    opened: Arc<Mutex<Vec<(String, SecretDocument)>>>,
 }
 
 impl Passphrase {
@@ -74,13 +74,12 @@ impl Passphrase {
 impl Passphrase {
     /// Opens a key in PEM; `None` when this is not its passphrase, or it is no such key.
     pub(crate) fn open(&self, pem: &str, prompt: &str) -> Result<Option<SecretDocument>, Error> {
-        if let Some((_, key)) = self.opened.get().filter(|(sealed, _)| sealed == pem) {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, key)) = opened.iter().find(|(sealed, _)| sealed == pem) {
             return Ok(Some(key.clone()));
         }
         let key = sealed::unseal(pem, self.read(prompt, false)?);
-        Ok(key.inspect(|key| {
-            self.opened.get_or_init(|| (pem.to_owned(), key.clone()));
-        }))
+        Ok(key.inspect(|key| opened.push((pem.to_owned(), key.clone()))))
     }
 }
 

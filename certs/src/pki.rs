@@ -30,7 +30,7 @@ use crate::surroundings::Surroundings;
 #[derive(Debug, Clone)]
 pub struct Pki {
     dir: PathBuf,
-    passphrase: Passphrase,
+    pub(crate) passphrase: Passphrase,
 }
 
 /// What an authority that is made is like.
@@ -62,6 +62,8 @@ pub enum Outcome {
     Created,
     /// It was there.
     Unchanged,
+    /// It was there, but was revoked, and stays so until it is asked for with `--force`.
+    Revoked,
     /// It was there and was replaced.
     Replaced(Reason),
 }
@@ -82,10 +84,10 @@ pub enum Reason {
     Address,
     /// It was asked for with `--force`.
     Forced,
-    /// It was revoked.
-    Revoked,
     /// It was asked to be renewed.
     Renewed,
+    /// Another authority takes the place of the one that signed it.
+    Superseded,
 }
 
 /// A certificate authority that exists now.
@@ -113,6 +115,19 @@ pub struct Issued {
     pub folder: PathBuf,
     /// What it says.
     pub certificate: Certificate,
+    /// What became of its PKCS#12 file; none when there is none or it stayed as it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pkcs12: Option<Pkcs12>,
+}
+
+/// What became of a PKCS#12 file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pkcs12 {
+    /// It holds the certificate.
+    Written,
+    /// It held the certificate before, and was removed.
+    Outdated,
 }
 
 /// What is asked for.
@@ -128,6 +143,8 @@ pub struct Request {
     pub key_type: KeyType,
     /// A certification request (PEM file) of someone who keeps the key; none is made then.
     pub csr: Option<PathBuf>,
+    /// The password of a PKCS#12 file to write too.
+    pub pkcs12: Option<Passphrase>,
     /// To whom the files are given, also those of a certificate that exists.
     pub rights: Rights,
     /// What to do with a certificate that exists and differs.
@@ -139,7 +156,7 @@ pub struct Request {
 pub enum Existing {
     /// Keep it, and refuse a request that it doesn't fulfil.
     Keep,
-    /// Keep it, but renew it in time and add addresses that it lacks.
+    /// Keep it, but renew it in time and add addresses that it lacks. One that was revoked stays so.
     Maintain,
     /// Replace it.
     Replace,
@@ -155,6 +172,7 @@ impl Request {
             days: None,
             key_type: KeyType::default(),
             csr: None,
+            pkcs12: None,
             rights: Rights::default(),
             existing: Existing::Keep,
         }
@@ -245,8 +263,8 @@ impl Pki {
         Initialised {
             outcome,
             folder: self.authority_folder(),
-            has_key: authority.has_key(),
-            certificate: authority.certificate.clone(),
+            has_key: authority.signer.has_key(),
+            certificate: authority.signer.certificate.clone(),
         }
     }
 
@@ -262,16 +280,38 @@ impl Pki {
     ) -> Result<Issued, Error> {
         // What needs no writing needs no lock, and works in a folder that can only be read.
         let authority = self.authority()?;
-        if let Decision::Keep(certificate) = self.decide(request, &authority, surroundings)? {
+        let decision = self.decide(request, &authority, surroundings)?;
+        if let (Decision::Keep(outcome, certificate), None) = (decision, &request.pkcs12) {
             self.give(&request.identity, request.rights)?;
-            return Ok(self.issued(Outcome::Unchanged, request, certificate));
+            return Ok(self.issued(outcome, request, certificate));
         }
+        let password = request.pkcs12.as_ref();
+        let password = password.map(|one| one.read("password of the PKCS#12 file", true));
+        let password = password.transpose()?;
         let _lock = Lock::acquire(&self.authority_folder())?;
         let authority = self.authority()?;
-        match self.decide(request, &authority, surroundings)? {
-            Decision::Keep(certificate) => {
+        let had_pkcs12 = self.has_pkcs12(&request.identity);
+        let mut issued = self.issue_locked(request, &authority, surroundings)?;
+        if let Some(password) = password {
+            let certificate = &issued.certificate;
+            self.write_pkcs12(&request.identity, certificate, &authority, password)?;
+            issued.pkcs12 = Some(Pkcs12::Written);
+        } else if had_pkcs12 && !self.has_pkcs12(&request.identity) {
+            issued.pkcs12 = Some(Pkcs12::Outdated);
+        }
+        Ok(issued)
+    }
+
+    fn issue_locked(
+        &self,
+        request: &Request,
+        authority: &Authority,
+        surroundings: &mut Surroundings,
+    ) -> Result<Issued, Error> {
+        match self.decide(request, authority, surroundings)? {
+            Decision::Keep(outcome, certificate) => {
                 self.give(&request.identity, request.rights)?;
-                Ok(self.issued(Outcome::Unchanged, request, certificate))
+                Ok(self.issued(outcome, request, certificate))
             }
             Decision::Issue(outcome, sans) => {
                 let order = Order {
@@ -281,7 +321,7 @@ impl Pki {
                     key: request.key()?,
                     rights: request.rights,
                 };
-                let certificate = self.sign(&order, &authority, surroundings)?;
+                let certificate = self.sign(&order, authority, surroundings)?;
                 Ok(self.issued(outcome, request, certificate))
             }
         }
@@ -293,7 +333,12 @@ impl Pki {
             folder: self.folder(&request.identity),
             identity: request.identity.clone(),
             certificate,
+            pkcs12: None,
         }
+    }
+
+    pub(crate) fn has_pkcs12(&self, identity: &Identity) -> bool {
+        self.folder(identity).join(folder::PKCS12).exists()
     }
 
     pub(crate) fn authority(&self) -> Result<Authority, Error> {
@@ -319,7 +364,17 @@ impl Pki {
             self.refuse_other_role(request)?;
         }
         let index = Index::load(&self.index_path())?;
-        decision::decide(request, wanted, found, authority, &index, surroundings.now)
+        let now = surroundings.now;
+        let decision = decision::decide(request, wanted, found, authority, &index, now)?;
+        if let (Decision::Keep(_, existing), Some(path)) = (&decision, &request.csr)
+            && !existing.certifies(request.key()?.public())
+        {
+            return Err(Error::Differs {
+                what: request.identity.to_string(),
+                difference: format!("with another key than the one of {}", path.display()),
+            });
+        }
+        Ok(decision)
     }
 
     /// One name for a bridge and a viewer is most likely a slip.

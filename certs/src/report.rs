@@ -1,6 +1,9 @@
 //! What certgen says to people about what exists: lists, verdicts, revocations and copies.
 
-use certs::{Exported, Flaw, Listed, Outcome, Renewal, Revocations, State, Verified};
+use certs::{
+    Certificate, Exported, Flaw, Listed, Outcome, Pkcs12, Renewal, Revocations, Rotated, Stage,
+    State, Verified,
+};
 use time::OffsetDateTime;
 
 use crate::output::{date, table, until};
@@ -21,6 +24,17 @@ pub(crate) fn list(listed: &[Listed], now: OffsetDateTime) -> String {
         ]);
     }
     table(&rows)
+}
+
+/// What to do about an authority that ends soon; nothing when none does.
+pub(crate) fn ending(authority: &Option<Certificate>, now: OffsetDateTime) -> String {
+    authority.as_ref().map_or(String::new(), |authority| {
+        format!(
+            "The authority itself is valid until {}, and what it signs no longer.\n\
+             Next: replace it without an outage; `certgen rotate-ca --stage prepare` begins.\n",
+            until(authority, now)
+        )
+    })
 }
 
 fn state(state: State) -> &'static str {
@@ -83,6 +97,12 @@ pub(crate) fn renewals(renewals: &[Renewal], now: OffsetDateTime) -> String {
                     issued.folder.display(),
                     until(&issued.certificate, now)
                 );
+                if issued.pkcs12 == Some(Pkcs12::Outdated) {
+                    text += &format!(
+                        "  Its identity.p12 is gone: `certgen issue {} {} --p12` writes a new one.\n",
+                        identity.role, identity.name
+                    );
+                }
             }
             Err(error) => text += &format!("{identity} can't be renewed: {error}.\n"),
         }
@@ -115,6 +135,54 @@ pub(crate) fn revocations(answer: &Revocations, now: OffsetDateTime) -> String {
         "Next: give it to whoever checks certificates, as crl.pem beside their cert.pem.\n"
     } else {
         "Next: nothing where the bus runs here; copy it to a bus that runs elsewhere.\n"
+    };
+    text
+}
+
+pub(crate) fn rotated(answer: &Rotated, now: OffsetDateTime) -> String {
+    let signs = &answer.signs;
+    let mut text = String::new();
+    if !answer.changed {
+        text += match answer.stage {
+            Some(_) => "That was done already, nothing changed.\n",
+            None => "No exchange is under way, nothing changed.\n",
+        };
+    }
+    text += &format!(
+        "{} signs, valid until {}.\n",
+        signs.subject,
+        until(signs, now)
+    );
+    if let Some(other) = &answer.other {
+        text += &format!("{} is trusted too.\n", other.subject);
+    }
+    if !answer.waiting.is_empty() {
+        let who: Vec<String> = answer.waiting.iter().map(ToString::to_string).collect();
+        text += &format!("Of the old authority yet: {}.\n", who.join(", "));
+    }
+    if let Some(retired) = &answer.retired {
+        text += &format!(
+            "The old authority is in {}: delete it when you are sure.\n",
+            retired.display()
+        );
+    }
+    text += match answer.stage {
+        Some(Stage::Prepare) => {
+            "Next: give the new ca.pem to whatever runs elsewhere, restart programs that don't \
+             notice new files\n(the parts of nodebus do), then `certgen rotate-ca --stage switch`.\n"
+        }
+        Some(Stage::Switch) if answer.waiting.is_empty() => {
+            "Next: carry the new certificates to whatever runs elsewhere, then \
+             `certgen rotate-ca --stage finish`.\n"
+        }
+        Some(Stage::Switch) => {
+            "Next: `certgen renew --all`, carry the new certificates to whatever runs elsewhere, \
+             then\n`certgen rotate-ca --stage finish`.\n"
+        }
+        Some(Stage::Finish) => {
+            "Next: nothing; whatever shows a certificate of the old authority is refused now.\n"
+        }
+        None => "Next: `certgen rotate-ca --stage prepare` begins one.\n",
     };
     text
 }

@@ -5,6 +5,7 @@
 use rcgen::{CertificateRevocationListParams, RevokedCertParams, SerialNumber};
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
+use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
 
@@ -15,6 +16,7 @@ use crate::index::{Entry, Index};
 use crate::name::{Identity, Name};
 use crate::pki::Pki;
 use crate::role::Role;
+use crate::signer::Signer;
 use crate::surroundings::Surroundings;
 
 /// For how long a list is valid unless told otherwise. Whoever checks strictly refuses everyone
@@ -128,8 +130,9 @@ impl Pki {
                 dir: self.dir().to_owned(),
             });
         }
-        if !authority.has_key() {
-            return Err(self.no_authority_key());
+        // Nothing is written that can't be followed by the list.
+        for signer in authority.signers() {
+            signer.open()?;
         }
         let mut revoked = Vec::new();
         for entry in index.issued.iter_mut().filter(|entry| is_meant(entry)) {
@@ -180,20 +183,58 @@ impl Pki {
 
     /// Whether there is a list, and half of its life is over.
     pub(crate) fn crl_is_due(&self, now: OffsetDateTime) -> Result<bool, Error> {
+        let lists = self.lists()?;
+        Ok(lists
+            .iter()
+            .any(|list| (list.end - now) * 2 <= list.end - list.start))
+    }
+
+    /// Makes the list anew if there is one but not of everyone who signs here, or if a broker
+    /// lacks it; says whether it did. Needs the lock.
+    pub(crate) fn complete_revocations(
+        &self,
+        authority: &Authority,
+        now: OffsetDateTime,
+    ) -> Result<bool, Error> {
+        let lists = self.lists()?;
+        let signs = |list: &List| {
+            let mut signers = authority.signers();
+            signers.any(|one| one.certificate.subject == list.issuer)
+        };
+        let is_whole = lists.len() == authority.signers().count() && lists.iter().all(signs);
+        if lists.is_empty() || (is_whole && self.brokers_have_revocations()?) {
+            return Ok(false);
+        }
+        let index = Index::load(&self.index_path())?;
+        self.list_revocations(index, authority, CRL_DAYS, now)?;
+        Ok(true)
+    }
+
+    fn brokers_have_revocations(&self) -> Result<bool, Error> {
+        let list = files::read(&self.crl_path())?;
+        for identity in self.identities_of(Role::Broker)? {
+            if files::read(&self.folder(&identity).join("crl.pem"))? != list {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What `crl.pem` holds: nothing, one list, or one of each of two authorities.
+    fn lists(&self) -> Result<Vec<List>, Error> {
         let path = self.crl_path();
         let Some(text) = files::read(&path)? else {
-            return Ok(false);
+            return Ok(Vec::new());
         };
-        let unusable = || Error::Unusable {
-            path: path.clone(),
-            what: "list of revoked certificates",
-        };
-        let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|_| unusable())?;
-        let (_, list) =
-            CertificateRevocationList::from_der(&pem.contents).map_err(|_| unusable())?;
-        let start = list.last_update().to_datetime();
-        let end = list.next_update().map_or(start, |end| end.to_datetime());
-        Ok((end - now) * 2 <= end - start)
+        let mut lists = Vec::new();
+        for pem in Pem::iter_from_buffer(text.as_bytes()) {
+            let list = pem.ok().and_then(|pem| List::from_der(&pem.contents));
+            lists.push(list.ok_or_else(|| Error::Unusable {
+                path: path.clone(),
+                what: "list of revoked certificates",
+            })?);
+        }
+        Ok(lists)
     }
 
     /// Signs and writes the list. Needs the lock.
@@ -204,7 +245,7 @@ impl Pki {
         days: u32,
         now: OffsetDateTime,
     ) -> Result<Revocations, Error> {
-        if authority.certificate.has_expired(now) {
+        if authority.signer.certificate.has_expired(now) {
             return Err(Error::AuthorityExpired {
                 dir: self.dir().to_owned(),
             });
@@ -213,7 +254,12 @@ impl Pki {
         index.crl_number += 1;
         index.save(&self.index_path())?;
         let next_update = now + Duration::days(i64::from(days));
-        let (pem, listed) = self.sign_revocations(&index, authority, now, next_update)?;
+        let (mut pem, mut listed) = (String::new(), 0);
+        for signer in authority.signers() {
+            let (list, count) = sign_revocations(&index, signer, now, next_update)?;
+            pem += &list;
+            listed += count;
+        }
         files::replace(&self.crl_path(), PUBLIC, &pem)?;
         let mut copies = Vec::new();
         for identity in self.identities_of(Role::Broker)? {
@@ -227,44 +273,6 @@ impl Pki {
             revoked: Vec::new(),
             listed,
         })
-    }
-
-    fn sign_revocations(
-        &self,
-        index: &Index,
-        authority: &Authority,
-        now: OffsetDateTime,
-        next_update: OffsetDateTime,
-    ) -> Result<(String, usize), Error> {
-        let mut listed = Vec::new();
-        for entry in &index.issued {
-            let (Some(revocation), Some(serial)) = (entry.revoked, unhex(&entry.serial)) else {
-                continue;
-            };
-            if entry.issuer.is_empty() || entry.issuer == authority.certificate.subject {
-                listed.push(RevokedCertParams {
-                    serial_number: SerialNumber::from(serial),
-                    revocation_time: revocation.at,
-                    // Absent says the same, and is what RFC 5280 section 5.3.1 asks for.
-                    reason_code: (revocation.reason != RevocationReason::Unspecified)
-                        .then(|| revocation.reason.into()),
-                    invalidity_date: None,
-                });
-            }
-        }
-        let count = listed.len();
-        let params = CertificateRevocationListParams {
-            this_update: now,
-            next_update,
-            crl_number: SerialNumber::from(index.crl_number.to_be_bytes().to_vec()),
-            issuing_distribution_point: None,
-            revoked_certs: listed,
-            key_identifier_method: rcgen::KeyIdMethod::Sha256,
-        };
-        match authority.sign_revocations(&params)? {
-            Some(pem) => Ok((pem, count)),
-            None => Err(self.no_authority_key()),
-        }
     }
 
     /// Puts the list into a broker's folder, where the bus reads it; gives where it was put.
@@ -281,6 +289,60 @@ impl Pki {
         let copy = self.folder(identity).join("crl.pem");
         files::replace(&copy, PUBLIC, &pem)?;
         Ok(Some(copy))
+    }
+}
+
+/// Signs the list of what `signer` signed and was revoked; gives the PEM and how many it lists.
+fn sign_revocations(
+    index: &Index,
+    signer: &Signer,
+    now: OffsetDateTime,
+    next_update: OffsetDateTime,
+) -> Result<(String, usize), Error> {
+    let mut listed = Vec::new();
+    for entry in &index.issued {
+        let (Some(revocation), Some(serial)) = (entry.revoked, unhex(&entry.serial)) else {
+            continue;
+        };
+        if entry.issuer.is_empty() || entry.issuer == signer.certificate.subject {
+            listed.push(RevokedCertParams {
+                serial_number: SerialNumber::from(serial),
+                revocation_time: revocation.at,
+                // Absent says the same, and is what RFC 5280 section 5.3.1 asks for.
+                reason_code: (revocation.reason != RevocationReason::Unspecified)
+                    .then(|| revocation.reason.into()),
+                invalidity_date: None,
+            });
+        }
+    }
+    let count = listed.len();
+    let params = CertificateRevocationListParams {
+        this_update: now,
+        next_update,
+        crl_number: SerialNumber::from(index.crl_number.to_be_bytes().to_vec()),
+        issuing_distribution_point: None,
+        revoked_certs: listed,
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    Ok((signer.sign_revocations(&params)?, count))
+}
+
+/// One list that was signed.
+struct List {
+    issuer: String,
+    start: OffsetDateTime,
+    end: OffsetDateTime,
+}
+
+impl List {
+    fn from_der(der: &[u8]) -> Option<Self> {
+        let (_, list) = CertificateRevocationList::from_der(der).ok()?;
+        let start = list.last_update().to_datetime();
+        Some(Self {
+            issuer: list.issuer().to_string(),
+            start,
+            end: list.next_update().map_or(start, |end| end.to_datetime()),
+        })
     }
 }
 

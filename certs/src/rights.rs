@@ -72,6 +72,7 @@ impl Rights {
     /// Gives a file or folder away and lets the group read what only the owner might.
     pub(crate) fn apply(self, path: &Path) -> Result<(), Error> {
         let change = || {
+            files::fault::point()?;
             let meta = path.metadata()?;
             let owner = self.owner.filter(|owner| *owner != meta.uid());
             let group = self.group.filter(|group| *group != meta.gid());
@@ -91,6 +92,7 @@ impl Rights {
     /// Lets everyone pass through the folder, but not list it, so that they reach their own.
     pub(crate) fn let_pass(path: &Path) -> Result<(), Error> {
         let change = || {
+            files::fault::point()?;
             let mode = path.metadata()?.mode() & 0o777;
             if mode & 0o011 != 0o011 {
                 std::fs::set_permissions(path, Permissions::from_mode(mode | 0o011))?;

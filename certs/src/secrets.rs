@@ -63,7 +63,9 @@ fn entered(answer: &Entered, what: &str, next: &str) -> String {
     match answer.outcome {
         Outcome::Unchanged => format!("{name} has a {what} in {path}, nothing changed.\n"),
         Outcome::Created => format!("Gave {name} a {what} in {path}.\n{next}"),
-        Outcome::Replaced(_) => format!("Gave {name} another {what} in {path}.\n{next}"),
+        Outcome::Replaced(_) | Outcome::Revoked => {
+            format!("Gave {name} another {what} in {path}.\n{next}")
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::index::Index;
 use crate::issuing::Order;
 use crate::key::Key;
 use crate::name::{Identity, Name};
-use crate::pki::{Issued, Outcome, Pki, Reason};
+use crate::pki::{Issued, Outcome, Pkcs12, Pki, Reason};
 use crate::revocation::CRL_DAYS;
 use crate::rights::Rights;
 use crate::role::Role;
@@ -108,7 +108,22 @@ pub struct Renewal {
     pub result: Result<Issued, Error>,
 }
 
+/// An authority that lives no longer than this shortens what it signs: time to replace it.
+const AUTHORITY_ENDS: Duration = Duration::days(400);
+
 impl Pki {
+    /// The certificate of the authority, when it will end soon and no other takes its place yet.
+    ///
+    /// # Errors
+    /// Its files are damaged, or the system refuses to read them.
+    pub fn ending_authority(&self, now: OffsetDateTime) -> Result<Option<Certificate>, Error> {
+        let authority = Authority::load(&self.authority_folder(), &self.passphrase)?;
+        let ending = authority.filter(|one| {
+            one.other.is_none() && one.signer.certificate.not_after - now < AUTHORITY_ENDS
+        });
+        Ok(ending.map(|one| one.signer.certificate))
+    }
+
     /// The identities of a role that have a folder, by name.
     ///
     /// # Errors
@@ -189,7 +204,10 @@ impl Pki {
         within: Within,
         now: OffsetDateTime,
     ) -> Result<bool, Error> {
-        Ok(within.covers(&self.existing(identity)?, now))
+        let existing = self.existing(identity)?;
+        let authority = Authority::load(&self.authority_folder(), &self.passphrase)?;
+        let is_superseded = authority.is_some_and(|one| one.has_superseded(&existing));
+        Ok(is_superseded || within.covers(&existing, now))
     }
 
     /// The certificate of an identity.
@@ -226,10 +244,13 @@ impl Pki {
         let _lock = Lock::acquire(&self.authority_folder())?;
         let existing = self.existing(identity)?;
         let index = Index::load(&self.index_path())?;
-        let is_time = within.is_none_or(|within| within.covers(&existing, surroundings.now));
         // Nothing outlives its authority, so there renewing on a timer would not help.
-        let helps = within.is_none() || existing.not_after < authority.certificate.not_after;
-        let (outcome, certificate) = if is_time && helps {
+        let can_be_longer = existing.not_after < authority.signer.certificate.not_after;
+        let is_time = authority.has_superseded(&existing)
+            || within
+                .is_none_or(|within| within.covers(&existing, surroundings.now) && can_be_longer);
+        let had_pkcs12 = self.has_pkcs12(identity);
+        let (outcome, certificate) = if is_time {
             if index.is_revoked(&existing.serial) {
                 return Err(Error::Revoked {
                     what: identity.to_string(),
@@ -248,6 +269,7 @@ impl Pki {
             identity: identity.clone(),
             folder: self.folder(identity),
             certificate,
+            pkcs12: (had_pkcs12 && !self.has_pkcs12(identity)).then_some(Pkcs12::Outdated),
         })
     }
 
@@ -266,6 +288,7 @@ impl Pki {
             let Some(kind) = key.kind() else {
                 return Err(Error::KeyElsewhere {
                     path: self.folder(identity).join("csr.pem"),
+                    remedy: "let them make another, and issue with --csr and --force",
                 });
             };
             key = Key::generate(kind)?;

@@ -33,7 +33,7 @@ fn key(folder: &Path) -> PrivateKeyDer<'static> {
 }
 
 /// Lets two connections talk until both are content; gives the certificate the server saw.
-fn handshake(
+pub(crate) fn handshake(
     server: &Path,
     client: &Path,
     called: &str,

@@ -133,6 +133,28 @@ fn what_is_revoked_stays_so() {
 }
 
 #[test]
+fn a_quickstart_does_not_bring_back_what_was_revoked() {
+    let dir = folder();
+    let path = dir.path();
+    done(path, &["bundle", "quickstart"]);
+    done(path, &["revoke", "viewer"]);
+    let serial = || json(path, &["show", "--json", "viewer"])[0]["serial"].clone();
+    let revoked = serial();
+    let said = done(path, &["bundle", "quickstart"]);
+    assert!(
+        said.contains("viewer/viewer was revoked and stays so")
+            && said.contains("certgen issue viewer viewer --force"),
+        "{said}"
+    );
+    let again = json(path, &["bundle", "quickstart", "--json"]);
+    assert_eq!(again["issued"][5]["outcome"], "revoked");
+    assert_eq!(serial(), revoked);
+    done(path, &["issue", "viewer", "viewer", "--force"]);
+    let again = json(path, &["bundle", "quickstart", "--json"]);
+    assert_eq!(again["issued"][5]["outcome"], "unchanged");
+}
+
+#[test]
 fn the_list_is_made_anew_before_it_ends() {
     let mut bench = Bench::initialised();
     bench.issue("broker/bus");
@@ -298,6 +320,14 @@ fn a_request_is_certified_and_its_key_stays_where_it_is() {
     assert_eq!(certified(), public);
     let said = refused(path, &["renew", "kitchen", "--rekey"], 1);
     assert!(said.contains("--csr"), "{said}");
+    done(path, &["issue", "node", "kitchen", "--csr", &csr]);
+    let (key2, csr2) = (format!("{key}.2"), format!("{csr}.2"));
+    openssl(&[&new[..], &["-keyout", &key2, "-out", &csr2]].concat());
+    let said = refused(path, &["issue", "node", "kitchen", "--csr", &csr2], 3);
+    assert!(
+        said.contains("another key") && said.contains(&csr2),
+        "{said}"
+    );
     let said = refused(path, &["issue", "node", "attic", "--csr", &key], 1);
     assert!(
         said.contains("kitchen.key") && said.contains("openssl req"),
@@ -331,6 +361,9 @@ fn keys_of_every_kind_are_certified_and_kept_on_renewal() {
         let shown = openssl(&["x509", "-in", &cert, "-noout", "-text"]);
         assert!(shown.contains(text), "{text}: {shown}");
         assert!(done(path, &["verify", &cert]).contains("is good"));
+        let certified = openssl(&["x509", "-in", &cert, "-noout", "-pubkey"]);
+        let key = file("key.pem");
+        assert_eq!(openssl(&["pkey", "-in", &key, "-pubout"]), certified);
     }
 }
 

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::command::{done, folder, json, openssl, peer, refused};
+use crate::command::{done, folder, json, peer, refused};
 
 /// A program that serves until the test is over.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     port: u16,
 }
@@ -50,8 +50,31 @@ impl Server {
         panic!("{program} doesn't listen");
     }
 
+    /// openssl's server, which asks for a certificate, with those of `who`.
+    pub(crate) fn openssl(dir: &Path, who: &str) -> Self {
+        let file = |name: &str| dir.join(who).join(name).display().to_string();
+        let (ca, cert, key) = (file("ca.pem"), file("cert.pem"), file("key.pem"));
+        Self::start("openssl", |port| {
+            let port = port.to_string();
+            let args = ["s_server", "-accept", &port, "-www", "-Verify", "1"];
+            let with = ["-cert", &cert, "-key", &key, "-CAfile", &ca];
+            let all = args.iter().chain(&with).chain(&["-verify_return_error"]);
+            all.map(|arg| (*arg).to_owned()).collect()
+        })
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Has it read its files again.
+    pub(crate) fn reload(&self) {
+        let pid = self.child.id().to_string();
+        assert!(peer("kill", &["-HUP", &pid]).status.success());
+    }
+
     /// mosquitto, with the certificates of `broker/bus` and, when there are any, revocations.
-    fn mosquitto(dir: &Path) -> Self {
+    pub(crate) fn mosquitto(dir: &Path) -> Self {
         let bus = dir.join("broker/bus");
         Self::start(mosquitto(), |port| {
             let mut config = format!(
@@ -72,7 +95,7 @@ impl Server {
     }
 
     /// Publishes as the identity in `who`, at the address `host`.
-    fn publish(&self, dir: &Path, who: &str, host: &str) -> Output {
+    pub(crate) fn publish(&self, dir: &Path, who: &str, host: &str) -> Output {
         let file = |name: &str| dir.join(who).join(name).display().to_string();
         let (ca, cert, key) = (file("ca.pem"), file("cert.pem"), file("key.pem"));
         let port = self.port.to_string();
@@ -98,11 +121,17 @@ fn mosquitto_serves_and_logs_in_with_them() {
     let dir = folder();
     let path = dir.path();
     done(path, &["bundle", "quickstart"]);
-    for kind in ["p256", "rsa"] {
+    for kind in ["p256", "rsa", "ed25519"] {
         done(path, &["issue", "viewer", kind, "--key-type", kind]);
     }
     let server = Server::mosquitto(path);
-    for who in ["viewer/viewer", "bridge/coap", "viewer/p256", "viewer/rsa"] {
+    for who in [
+        "viewer/viewer",
+        "bridge/coap",
+        "viewer/p256",
+        "viewer/rsa",
+        "viewer/ed25519",
+    ] {
         for host in ["localhost", "127.0.0.1"] {
             let output = server.publish(path, who, host);
             assert!(output.status.success(), "{who}: {output:?}");
@@ -148,29 +177,8 @@ fn curl_trusts_the_authority_and_shows_its_certificate() {
     done(path, &["bundle", "quickstart"]);
     done(path, &["issue", "dashboard-server", "page"]);
     let file = |name: &str| path.join(name).display().to_string();
-    let (cert, key) = (
-        file("dashboard-server/page/cert.pem"),
-        file("dashboard-server/page/key.pem"),
-    );
     let ca = file("ca/ca.pem");
-    openssl(&["version"]);
-    let server = Server::start("openssl", |port| {
-        let port = port.to_string();
-        let args = ["s_server", "-accept", &port, "-www", "-Verify", "1"];
-        let with = [
-            "-verify_return_error",
-            "-cert",
-            &cert,
-            "-key",
-            &key,
-            "-CAfile",
-            &ca,
-        ];
-        args.iter()
-            .chain(&with)
-            .map(|arg| (*arg).to_owned())
-            .collect()
-    });
+    let server = Server::openssl(path, "dashboard-server/page");
     let get = |anchors: &str, who: &str| {
         let url = format!("https://localhost:{}/", server.port);
         let (cert, key) = (
