@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::will;
-use crate::wire::Will;
+use crate::wire::{Version, Will};
 
 /// The broker without its sockets.
 pub(crate) struct Broker {
@@ -61,6 +61,18 @@ impl Broker {
     /// How long a session may wait for its client, of what the client asked for in seconds.
     pub(crate) fn session_expiry(&self, seconds: u32) -> Duration {
         Duration::from_secs(u64::from(seconds)).min(self.limits.session_expiry)
+    }
+
+    /// The Keep Alive in force, of what the client asked for, in seconds. Only a client of MQTT 5 can
+    /// be told another one (MQTT-3.2.2-21).
+    pub(crate) fn keep_alive(&self, version: Version, asked: u16) -> u16 {
+        let longest = self.limits.keep_alive.as_secs();
+        let longest = u16::try_from(longest).unwrap_or(u16::MAX);
+        match (version, asked) {
+            (Version::V4, _) => asked,
+            (Version::V5, 0) => longest,
+            (Version::V5, _) => asked.min(longest),
+        }
     }
 
     /// Randomness for Client Identifiers.

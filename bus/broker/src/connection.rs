@@ -129,7 +129,7 @@ pub(crate) async fn serve<S>(
     drop(gone);
     note(&broker, &end, socket.peer, &client.client_id);
     if let End::Ended(reason) | End::Refused(reason) = end {
-        wire::disconnect(&mut output, client.version, reason);
+        wire::disconnect(&mut output, client.version, reason, client.maximum_packet);
     }
     socket.farewell(output).await;
 }

@@ -38,6 +38,10 @@ pub struct Limits {
     pub session_expiry: Duration,
     /// Topic aliases that a client may set.
     pub topic_aliases: u16,
+    /// The longest Keep Alive of a client of MQTT 5, at most 65535 s; one that asks for a longer one,
+    /// or for none, is told this.
+    #[serde(with = "bus::config::duration")]
+    pub keep_alive: Duration,
 }
 
 impl Default for Limits {
@@ -55,6 +59,7 @@ impl Default for Limits {
             sessions: 20_000,
             session_expiry: Duration::from_secs(7 * 24 * 3600),
             topic_aliases: 16,
+            keep_alive: Duration::from_secs(3600),
         }
     }
 }
@@ -76,6 +81,10 @@ impl Limits {
             ("queue_bytes", self.queue_bytes == 0),
             ("subscriptions", self.subscriptions == 0),
             ("sessions", self.sessions == 0),
+            (
+                "keep_alive",
+                !(1..=65_535).contains(&self.keep_alive.as_secs()),
+            ),
         ]
         .into_iter()
         .find_map(|(key, unusable)| unusable.then_some(key))

@@ -12,7 +12,7 @@ use mqtt_protocol_core::mqtt::common::ArcPayload;
 
 pub(crate) use encode::{
     Acknowledgement, Connack, acknowledgement, connack, disconnect, pingresp, publish,
-    publish_size, suback, unsuback,
+    publish_size, refusal, suback, unsuback,
 };
 pub(crate) use reason::Reason;
 
@@ -80,6 +80,8 @@ pub(crate) struct Connect {
     pub(crate) receive_maximum: u16,
     /// Maximum Packet Size, bytes.
     pub(crate) maximum_packet: u32,
+    /// Request Problem Information: it wants Reason Strings in all packets.
+    pub(crate) wants_reasons: bool,
     pub(crate) will: Option<Will>,
     /// It wants enhanced authentication (MQTT 5 section 4.12).
     pub(crate) has_auth_method: bool,

@@ -61,19 +61,21 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite>(
     let connect = connect.inspect_err(|end| {
         // Of what it speaks we know only that it is not what we do (MQTT-3.1.2-2).
         if let End::Refused(reason @ Reason::UnsupportedProtocolVersion) = end {
-            refuse(output, Version::V4, *reason);
+            refuse(output, Version::V4, 0, *reason);
         }
     })?;
     let access = broker.gate.rules().acl.access(&guest.identity);
     check(broker, &connect, &guest.identity, &access)
-        .inspect_err(|&reason| refuse(output, connect.version, reason))
+        .inspect_err(|&reason| refuse(output, connect.version, connect.maximum_packet, reason))
         .map_err(End::Ended)?;
     accept(broker, *connect, guest, access, output).await
 }
 
-fn refuse(output: &mut BytesMut, version: Version, reason: Reason) {
+/// Writes the CONNACK of a client that is not let in, and takes packets of up to `room` bytes.
+fn refuse(output: &mut BytesMut, version: Version, room: u32, reason: Reason) {
     let connack = Connack {
         refused: Some(reason),
+        room,
         ..Connack::default()
     };
     wire::connack(output, version, &connack);
@@ -108,7 +110,7 @@ fn check(
         return Err(Reason::ClientIdentifierNotValid);
     }
     if let Some(will) = &connect.will {
-        if !topic::is_topic_name(&will.topic) {
+        if !topic::is_topic_name(&will.topic) || !topic::is_bounded(&will.topic) {
             return Err(Reason::TopicNameInvalid);
         }
         if !access.may_publish(&will.topic) {
@@ -142,7 +144,8 @@ async fn accept(
         .open(&session_key, connect.clean_start, expiry)
         .map_err(|_| {
             broker.metrics.refused("sessions");
-            refuse(output, connect.version, Reason::QuotaExceeded);
+            let room = connect.maximum_packet;
+            refuse(output, connect.version, room, Reason::QuotaExceeded);
             End::Ended(Reason::QuotaExceeded)
         })?;
     if let Some((will, origin)) = opened.due {
@@ -168,7 +171,8 @@ async fn accept(
         session_present = opened.is_present,
         "client connected"
     );
-    let keep_alive = Duration::from_secs(u64::from(connect.keep_alive));
+    let keep_alive = broker.keep_alive(connect.version, connect.keep_alive);
+    let keep_alive = Duration::from_secs(u64::from(keep_alive));
     let client = Client {
         broker: broker.clone(),
         who: identity.to_string(),
@@ -180,6 +184,8 @@ async fn accept(
         client_id: connect.client_id,
         session_key,
         version: connect.version,
+        maximum_packet: connect.maximum_packet,
+        wants_reasons: connect.wants_reasons,
         handle: opened.handle,
         epoch: opened.epoch,
         will: connect.will,
@@ -203,6 +209,7 @@ fn welcome(
 ) {
     let expiry = broker.session_expiry(connect.session_expiry);
     let granted = u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX);
+    let keep_alive = broker.keep_alive(connect.version, connect.keep_alive);
     let connack = Connack {
         session_present: is_present,
         refused: None,
@@ -210,6 +217,8 @@ fn welcome(
         session_expiry: (granted != connect.session_expiry).then_some(granted),
         maximum_packet: broker.limits.packet_bytes,
         topic_alias_maximum: broker.limits.topic_aliases,
+        keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
+        room: connect.maximum_packet,
     };
     wire::connack(output, connect.version, &connack);
 }

@@ -43,6 +43,10 @@ pub(super) struct Client {
     /// What the registry of sessions knows it by.
     pub(super) session_key: String,
     pub(super) version: Version,
+    /// The largest packet that it takes, bytes.
+    pub(super) maximum_packet: u32,
+    /// It wants Reason Strings in all packets (MQTT-3.1.2-29).
+    pub(super) wants_reasons: bool,
     pub(super) handle: Arc<Handle>,
     pub(super) epoch: u64,
     pub(super) will: Option<Will>,
@@ -102,6 +106,15 @@ impl Client {
         }
     }
 
+    /// The largest acknowledgement that may carry a Reason String, bytes.
+    pub(super) fn room(&self) -> u32 {
+        if self.wants_reasons {
+            self.maximum_packet
+        } else {
+            0
+        }
+    }
+
     fn acknowledge(&self, out: &mut BytesMut, kind: Acknowledgement, pid: u16, reason: u8) {
         wire::acknowledgement(out, self.version, kind, pid, reason);
     }
@@ -136,7 +149,17 @@ impl Client {
             let again = Answer::publish(publish.qos, pid, None);
             return self.answer(Ticket::default(), again, out);
         }
-        let handed_over = if self.access.may_publish(&publish.topic) {
+        let handed_over = if publish.topic.starts_with('$') {
+            self.broker.metrics.refused("reserved_topic");
+            match self.version {
+                // Nobody gets it, and the client goes on (MQTT-3.3.5-2, section 4.7.2).
+                Version::V4 => Ok(Ticket::default()),
+                Version::V5 => Err(Reason::TopicNameInvalid),
+            }
+        } else if !topic::is_bounded(&publish.topic) {
+            self.broker.metrics.refused("topic_levels");
+            Err(Reason::TopicNameInvalid)
+        } else if self.access.may_publish(&publish.topic) {
             self.hand_over(&publish)?
         } else {
             self.refused("publish", &publish.topic);
@@ -247,16 +270,19 @@ impl Client {
         if let (Some(reason), Version::V4) = (refused, self.version) {
             return Err(End::Ended(reason));
         }
-        let reason = refused.map_or(0, |reason| reason as u8);
-        match qos {
-            Qos::AtMostOnce => {}
-            Qos::AtLeastOnce => self.acknowledge(out, Acknowledgement::Puback, pid, reason),
-            Qos::ExactlyOnce => {
-                if refused.is_some() {
+        let kind = match qos {
+            Qos::AtMostOnce => return Ok(()),
+            Qos::AtLeastOnce => Acknowledgement::Puback,
+            Qos::ExactlyOnce => Acknowledgement::Pubrec,
+        };
+        match refused {
+            None => self.acknowledge(out, kind, pid, 0),
+            Some(reason) => {
+                if qos == Qos::ExactlyOnce {
                     self.with(|session| session.refuse_qos2(pid))?;
                     self.free(pid);
                 }
-                self.acknowledge(out, Acknowledgement::Pubrec, pid, reason);
+                wire::refusal(out, kind, pid, reason, self.room());
             }
         }
         Ok(())

@@ -31,10 +31,10 @@ impl Client {
                     None
                 }
             };
-            codes.push(refused.map_or(request.qos as u8, |reason| reason as u8));
+            codes.push(refused.map_or(Ok(request.qos), Err));
         }
         let mut suback = BytesMut::new();
-        wire::suback(&mut suback, self.version, pid, &codes);
+        wire::suback(&mut suback, self.version, pid, &codes, self.room());
         self.keep(suback, out)
     }
 

@@ -137,6 +137,7 @@ fn connect_v4(packet: &v3_1_1::Connect) -> Decoded<Connect> {
         session_expiry: if packet.clean_session() { 0 } else { u32::MAX },
         receive_maximum: u16::MAX,
         maximum_packet: u32::MAX,
+        wants_reasons: false,
         will,
         has_auth_method: false,
     })
@@ -151,6 +152,7 @@ fn connect_v5(packet: &v5_0::Connect) -> Decoded<Connect> {
         session_expiry: 0,
         receive_maximum: u16::MAX,
         maximum_packet: u32::MAX,
+        wants_reasons: true,
         will: None,
         has_auth_method: false,
     };
@@ -159,6 +161,7 @@ fn connect_v5(packet: &v5_0::Connect) -> Decoded<Connect> {
             Property::SessionExpiryInterval(p) => connect.session_expiry = p.val(),
             Property::ReceiveMaximum(p) => connect.receive_maximum = p.val(),
             Property::MaximumPacketSize(p) => connect.maximum_packet = p.val(),
+            Property::RequestProblemInformation(p) => connect.wants_reasons = p.val() != 0,
             Property::AuthenticationMethod(_) => connect.has_auth_method = true,
             _ => {}
         }

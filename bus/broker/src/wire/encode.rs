@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Delivered, Reason, Version};
+use super::{Delivered, Qos, Reason, Version};
 
 /// The four packets that end or continue the flow of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,10 @@ pub(crate) struct Connack<'a> {
     pub(crate) maximum_packet: u32,
     /// Topic Alias Maximum the broker takes.
     pub(crate) topic_alias_maximum: u16,
+    /// Server Keep Alive, seconds, when it is not the Keep Alive asked for.
+    pub(crate) keep_alive: Option<u16>,
+    /// The largest packet that the client takes, bytes.
+    pub(crate) room: u32,
 }
 
 fn variable(out: &mut BytesMut, mut value: usize) {
@@ -55,8 +59,24 @@ fn string(out: &mut BytesMut, text: &str) {
     out.put_slice(text.as_bytes());
 }
 
+/// The property Reason String, with its length; only the length when `rest` bytes of packet beside
+/// it leave too little of `room` (MQTT-3.2.2-19 and the like).
+fn explanation(reason: Reason, rest: usize, room: u32) -> BytesMut {
+    let mut property = BytesMut::new();
+    property.put_u8(0x1f);
+    string(&mut property, reason.text());
+    if rest + 2 + property.len() > room as usize {
+        property.clear();
+    }
+    let mut properties = BytesMut::new();
+    variable(&mut properties, property.len());
+    properties.unsplit(property);
+    properties
+}
+
 /// CONNACK. With MQTT 3.1.1 and a refusal that it has no code for, nothing is written.
 pub(crate) fn connack(out: &mut BytesMut, version: Version, connack: &Connack<'_>) {
+    // MQTT-3.2.2-6
     let present = u8::from(connack.session_present && connack.refused.is_none());
     if version == Version::V4 {
         let code = connack.refused.map_or(Some(0), Reason::return_code);
@@ -65,29 +85,39 @@ pub(crate) fn connack(out: &mut BytesMut, version: Version, connack: &Connack<'_
         }
         return;
     }
+    if let Some(reason) = connack.refused {
+        let properties = explanation(reason, 4, connack.room);
+        out.put_u8(0x20);
+        variable(out, 2 + properties.len());
+        out.put_slice(&[0, reason as u8]);
+        out.put_slice(&properties);
+        return;
+    }
     let mut properties = BytesMut::new();
-    if connack.refused.is_none() {
-        if let Some(expiry) = connack.session_expiry {
-            properties.put_u8(0x11);
-            properties.put_u32(expiry);
-        }
-        properties.put_u8(0x21);
-        properties.put_u16(u16::MAX);
-        properties.put_u8(0x27);
-        properties.put_u32(connack.maximum_packet);
-        if let Some(client_id) = connack.assigned_client_id {
-            properties.put_u8(0x12);
-            string(&mut properties, client_id);
-        }
-        if connack.topic_alias_maximum > 0 {
-            properties.put_u8(0x22);
-            properties.put_u16(connack.topic_alias_maximum);
-        }
+    if let Some(expiry) = connack.session_expiry {
+        properties.put_u8(0x11);
+        properties.put_u32(expiry);
+    }
+    if let Some(keep_alive) = connack.keep_alive {
+        properties.put_u8(0x13);
+        properties.put_u16(keep_alive);
+    }
+    properties.put_u8(0x21);
+    properties.put_u16(u16::MAX);
+    properties.put_u8(0x27);
+    properties.put_u32(connack.maximum_packet);
+    if let Some(client_id) = connack.assigned_client_id {
+        properties.put_u8(0x12);
+        string(&mut properties, client_id);
+    }
+    if connack.topic_alias_maximum > 0 {
+        properties.put_u8(0x22);
+        properties.put_u16(connack.topic_alias_maximum);
     }
     let body = 2 + variable_size(properties.len()) + properties.len();
     out.put_u8(0x20);
     variable(out, body);
-    out.put_slice(&[present, connack.refused.map_or(0, |reason| reason as u8)]);
+    out.put_slice(&[present, 0]);
     variable(out, properties.len());
     out.put_slice(&properties);
 }
@@ -111,14 +141,49 @@ pub(crate) fn acknowledgement(
     }
 }
 
-/// SUBACK; `codes` are MQTT 5's, of which 3.1.1 knows only the first three and 0x80.
-pub(crate) fn suback(out: &mut BytesMut, version: Version, pid: u16, codes: &[u8]) {
-    let properties = usize::from(version == Version::V5);
-    out.put_u8(0x90);
-    variable(out, 2 + properties + codes.len());
+/// PUBACK or PUBREC of MQTT 5 that refuses a message, with a Reason String in packets of up to `room`
+/// bytes.
+pub(crate) fn refusal(
+    out: &mut BytesMut,
+    kind: Acknowledgement,
+    pid: u16,
+    reason: Reason,
+    room: u32,
+) {
+    let properties = explanation(reason, 5, room);
+    out.put_u8(kind as u8);
+    variable(out, 3 + properties.len());
     out.put_u16(pid);
-    out.put_bytes(0, properties);
-    for &code in codes {
+    out.put_u8(reason as u8);
+    out.put_slice(&properties);
+}
+
+/// SUBACK; `codes` are MQTT 5's, of which 3.1.1 knows only the first three and 0x80. The first of
+/// them that is a refusal is explained, in packets of up to `room` bytes.
+pub(crate) fn suback(
+    out: &mut BytesMut,
+    version: Version,
+    pid: u16,
+    codes: &[Result<Qos, Reason>],
+    room: u32,
+) {
+    let mut properties = BytesMut::new();
+    if version == Version::V5 {
+        let refused = codes.iter().find_map(|code| code.err());
+        match refused {
+            Some(reason) => properties = explanation(reason, 7 + codes.len(), room),
+            None => properties.put_u8(0),
+        }
+    }
+    out.put_u8(0x90);
+    variable(out, 2 + properties.len() + codes.len());
+    out.put_u16(pid);
+    out.put_slice(&properties);
+    let codes = codes.iter().map(|code| match code {
+        Ok(qos) => *qos as u8,
+        Err(reason) => *reason as u8,
+    });
+    for code in codes {
         out.put_u8(if version == Version::V4 && code > 2 {
             0x80
         } else {
@@ -146,10 +211,15 @@ pub(crate) fn pingresp(out: &mut BytesMut) {
     out.put_slice(&[0xd0, 0]);
 }
 
-/// DISCONNECT, which only MQTT 5 lets a server send.
-pub(crate) fn disconnect(out: &mut BytesMut, version: Version, reason: Reason) {
+/// DISCONNECT, which only MQTT 5 lets a server send, with a Reason String in packets of up to `room`
+/// bytes.
+pub(crate) fn disconnect(out: &mut BytesMut, version: Version, reason: Reason, room: u32) {
     if version == Version::V5 {
-        out.put_slice(&[0xe0, 1, reason as u8]);
+        let properties = explanation(reason, 3, room);
+        out.put_u8(0xe0);
+        variable(out, 1 + properties.len());
+        out.put_u8(reason as u8);
+        out.put_slice(&properties);
     }
 }
 

@@ -45,6 +45,35 @@ impl Reason {
         }
     }
 
+    /// The Reason String for it (MQTT 5 section 3.2.2.3.9): what the client's owner can do.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::MalformedPacket => {
+                "a packet, a string, a name or a filter is not formed as MQTT says"
+            }
+            Self::ProtocolError => "a packet came that MQTT does not allow there or so",
+            Self::UnsupportedProtocolVersion => "this broker speaks MQTT 3.1.1 and 5",
+            Self::ClientIdentifierNotValid => {
+                "the Client Identifier must be the client's own name, or that and a colon and anything"
+            }
+            Self::NotAuthorized => "the access list of the broker does not allow it",
+            Self::ServerUnavailable => "the broker is about to start again",
+            Self::ServerShuttingDown => "the broker stops",
+            Self::BadAuthenticationMethod => "there is no enhanced authentication here",
+            Self::KeepAliveTimeout => "nothing came from the client for one and a half Keep Alive",
+            Self::SessionTakenOver => "another connection came with this Client Identifier",
+            Self::TopicFilterInvalid => "the filter has more levels than this broker takes",
+            Self::TopicNameInvalid => {
+                "topics that begin with $ are the broker's own, or it has more levels than this broker takes"
+            }
+            Self::TopicAliasInvalid => {
+                "the topic alias is 0 or above the Topic Alias Maximum of CONNACK"
+            }
+            Self::PacketTooLarge => "the packet is larger than the Maximum Packet Size of CONNACK",
+            Self::QuotaExceeded => "a limit of the broker is reached, or its disk is full",
+        }
+    }
+
     /// The return code of a CONNACK of MQTT 3.1.1 (section 3.2.2.3); none when it has no word for
     /// it, and the connection is closed without an answer.
     pub(crate) fn return_code(self) -> Option<u8> {

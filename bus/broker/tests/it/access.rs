@@ -31,10 +31,13 @@ async fn each_role_publishes_what_it_may() {
         let mut client = broker.role(role, "me").await;
         client.publish(5, allowed, b"x", 1, 1, false).await;
         assert_eq!(code(client.packet().await), 0, "{role} {allowed}");
+        // A topic of the broker's own is refused by its name, whoever asks.
+        let expected = if refused.starts_with('$') { 0x90 } else { 0x87 };
         client.publish(5, refused, b"x", 1, 2, false).await;
-        assert_eq!(code(client.packet().await), 0x87, "{role} {refused}");
+        assert_eq!(code(client.packet().await), expected, "{role} {refused}");
         client.publish(5, refused, b"x", 2, 3, false).await;
-        assert_eq!(client.packet().await, (0x50, vec![0, 3, 0x87]));
+        let (first, body) = client.packet().await;
+        assert_eq!((first, &body[..3]), (0x50, &[0, 3, expected][..]));
         // QoS 0 is dropped and the client stays.
         client.publish(5, refused, b"x", 0, 0, false).await;
         assert_eq!(client.ping().await, []);
@@ -46,7 +49,7 @@ async fn each_role_publishes_what_it_may() {
     let mut old = broker.v4("old").await;
     old.publish(4, SET, b"x", 0, 0, false).await;
     old.closed().await;
-    assert!(broker.metric("bus_broker_refused_total", "publish") >= 20.0);
+    assert!(broker.metric("bus_broker_refused_total", "publish") >= 17.0);
 }
 
 #[tokio::test]

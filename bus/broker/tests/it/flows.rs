@@ -1,10 +1,11 @@
 //! Messages from publisher to subscriber, in every QoS and between versions.
 
-use bus_broker::Role;
+use std::time::Duration;
 
+use bus_broker::Role;
 use tokio::net::TcpStream;
 
-use crate::support::{Options, Raw, broker, packet, publish, string};
+use crate::support::{Options, Raw, broker, broker_with, packet, publish, string};
 
 #[tokio::test]
 async fn the_lower_qos_counts() {
@@ -254,7 +255,7 @@ async fn a_message_expires_in_the_queue() {
         .send(&publish(5, "e", b"short", 1, 2, false, &[2, 0, 0, 0, 1]))
         .await;
     publisher.publish(5, "e", b"last", 1, 3, false).await;
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     let [high, low] = first.pid.to_be_bytes();
     client.send(&[0x40, 2, high, low]).await;
     assert_eq!(client.message().await.payload, b"last");
@@ -276,4 +277,57 @@ async fn unsubscribe_says_what_was_there() {
     client.subscribe(5, 3, "a", 0).await;
     client.publish(5, "a", b"x", 0, 0, false).await;
     assert_eq!(client.message().await.payload, b"x");
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_can_be_done_unless_nobody_wants_to_know() {
+    let broker = broker(Role::Viewer).await;
+    // Request Problem Information: by default, no, and in a small packet.
+    let small = [0x27, 0, 0, 0, 50];
+    for (properties, explained) in [(&[][..], true), (&[0x17, 0], false), (&small, false)] {
+        let mut client = broker.tcp().await;
+        let options = Options {
+            properties: properties.to_vec(),
+            ..Options::default()
+        };
+        client.connect(5, "c", &options).await;
+        let long = [
+            &b"\0\x01\0"[..],
+            &string("not/mine"),
+            &[0],
+            &string("b/#"),
+            &[0],
+        ]
+        .concat();
+        client.send(&packet(0x82, &long)).await;
+        let (_, suback) = client.packet().await;
+        assert_eq!(suback[suback.len() - 2..], [0x87, 0]);
+        assert_eq!(suback[2] > 0, explained, "{properties:?}");
+        client.publish(5, "not/mine", b"", 1, 1, false).await;
+        let (_, puback) = client.packet().await;
+        assert_eq!((puback[2], puback.len() > 4), (0x87, explained));
+        let text = String::from_utf8_lossy(&puback);
+        assert_eq!(text.contains("access list"), explained);
+    }
+}
+
+#[tokio::test]
+async fn a_keep_alive_is_at_most_the_brokers() {
+    let longest = Duration::from_secs(1);
+    let broker = broker_with(Role::Admin, |limits| limits.keep_alive = longest).await;
+    for asked in [0, 2] {
+        let mut client = broker.tcp().await;
+        let options = Options {
+            keep_alive: asked,
+            ..Options::default()
+        };
+        let connack = client.try_connect(5, "c", &options).await;
+        let told = connack.windows(3).any(|bytes| bytes == [0x13, 0, 1]);
+        assert!(told, "{connack:?}");
+        assert_eq!(client.closed().await, Some(0x8d));
+        // It can't be told, and goes by its own.
+        client = broker.tcp().await;
+        client.connect(4, "c", &options).await;
+        assert_eq!(client.ping().await, []);
+    }
 }
