@@ -98,7 +98,10 @@ impl fmt::Display for Link {
         write!(f, "<{}>", self.target)?;
         for (name, value) in &self.attributes {
             write!(f, ";{name}")?;
-            if let Some(value) = value {
+            let Some(value) = value else { continue };
+            if is_bare(name, value) {
+                write!(f, "={value}")?;
+            } else {
                 let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
                 write!(f, "=\"{escaped}\"")?;
             }
@@ -107,7 +110,61 @@ impl fmt::Display for Link {
     }
 }
 
+/// Whether a value is written without quotes: the grammar has none around one number and around the
+/// value of `title*`.
+fn is_bare(name: &str, value: &str) -> bool {
+    let number = matches!(name, "ct" | "sz") && value.bytes().all(|byte| byte.is_ascii_digit());
+    let extended = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !value.is_empty() && (number || name.ends_with('*') && value.bytes().all(extended))
+}
+
+/// Writes a list.
+#[must_use]
+pub fn write<'a>(links: impl IntoIterator<Item = &'a Link>) -> String {
+    let links: Vec<String> = links.into_iter().map(Link::to_string).collect();
+    links.join(",")
+}
+
 impl Link {
+    /// A link to a path of this server, such as `/led`, without attributes.
+    #[must_use]
+    pub fn new(target: &str) -> Self {
+        Self {
+            target: target.to_owned(),
+            attributes: Vec::new(),
+        }
+    }
+
+    /// The same with a further attribute; one with an empty value is a flag such as `obs`.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        let value = (!value.is_empty()).then(|| value.to_owned());
+        self.attributes.push((name.to_owned(), value));
+        self
+    }
+
+    /// Whether the link is wanted by an argument of a query (RFC 6690 section 4.1): `rt=light` one of
+    /// the words of `rt`, `rt=li*` one that begins so, `href=/led` the target, `obs` that it has the
+    /// attribute. An argument that says nothing about links (no `=`, unknown name) wants none of them.
+    #[must_use]
+    pub fn matches(&self, argument: &str) -> bool {
+        let Some((name, wanted)) = argument.split_once('=') else {
+            return self.attributes.iter().any(|(n, _)| n == argument);
+        };
+        let fits = |value: &str| match wanted.strip_suffix('*') {
+            Some(prefix) => value.starts_with(prefix),
+            None => value == wanted,
+        };
+        match name {
+            "href" => fits(&self.target),
+            // Lists of words.
+            "rt" | "if" | "rel" | "rev" | "ct" => self
+                .values(name)
+                .any(|value| fits(value) || value.split_whitespace().any(fits)),
+            _ => self.values(name).any(fits),
+        }
+    }
+
     fn values(&self, name: &str) -> impl Iterator<Item = &str> {
         let named = self.attributes.iter().filter(move |(n, _)| n == name);
         named.filter_map(|(_, value)| value.as_deref())
@@ -138,6 +195,18 @@ impl Link {
         title.filter(|title| title.len() <= MAX_TEXT)
     }
 
+    /// Whether the link says how something else is related to its target, and not that the node has
+    /// the target: it has an anchor, which is not the node itself or is not its host (section 2.1).
+    fn is_about_another(&self) -> bool {
+        let mut anchors = self.values("anchor").peekable();
+        if anchors.peek().is_none() {
+            return false;
+        }
+        let relations = self.words("rel");
+        let hosts = relations.is_empty() || relations.iter().any(|rel| rel == "hosts");
+        !hosts || anchors.any(|anchor| anchor != "/")
+    }
+
     /// The resource that the link is about; none when it is about something elsewhere, about
     /// `/.well-known`, or has an unusable path.
     #[must_use]
@@ -148,7 +217,7 @@ impl Link {
                 .split('/')
                 .next()
                 .is_some_and(|first| first.contains(':'))
-            || self.attributes.iter().any(|(name, _)| name == "anchor");
+            || self.is_about_another();
         let path = target.strip_prefix('/').unwrap_or(target);
         let usable = (1..=MAX_TEXT).contains(&path.len())
             && !path.chars().any(char::is_control)
@@ -246,8 +315,8 @@ mod tests {
     #[test]
     fn links_to_elsewhere_are_not_resources_of_the_node() {
         paths(
-            r#"<coap://[::1]/x>,<//h/x>,</t>;anchor="/u";rel="x",</y>"#,
-            &["y"],
+            r#"<coap://[::1]/x>,<//h/x>,</t>;anchor="/u";rel="x",</v>;anchor="/";rel="x",</y>,</z>;anchor="/""#,
+            &["y", "z"],
         );
         paths("</a>,</a>;obs,</b\u{7}>,<>", &["a"]);
     }
@@ -270,6 +339,46 @@ mod tests {
                 .len(),
             MAX_ATTRIBUTES
         );
+    }
+
+    #[test]
+    fn queries_choose_links() {
+        let links = parse(
+            r#"</a>;rt="one two";if="If1";sz=64,</b>;rt="two";title="B";obs,</c>;ct="0 50",</ab>;rt="""#,
+        );
+        let chosen = |argument: &str| {
+            let links = links.iter().filter(|link| link.matches(argument));
+            links.map(|link| link.target.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen("rt=two"), ["/a", "/b"]);
+        assert_eq!(chosen("rt=tw"), [""; 0]);
+        assert_eq!(chosen("rt=tw*"), ["/a", "/b"]);
+        assert_eq!(chosen("rt=*"), ["/a", "/b", "/ab"]);
+        assert_eq!(chosen("rt=one two"), ["/a"]);
+        assert_eq!(chosen("if=If*"), ["/a"]);
+        assert_eq!(chosen("sz=*"), ["/a"]);
+        assert_eq!(chosen("ct=50"), ["/c"]);
+        assert_eq!(chosen("title=B"), ["/b"]);
+        assert_eq!(chosen("obs"), ["/b"]);
+        assert_eq!(chosen("href=/a"), ["/a"]);
+        assert_eq!(chosen("href=/a*"), ["/a", "/ab"]);
+        assert_eq!(chosen("x=y"), [""; 0]);
+    }
+
+    #[test]
+    fn links_are_written_as_the_grammar_says() {
+        let link = Link::new("/x")
+            .with("rt", "a b")
+            .with("ct", "40")
+            .with("sz", "1280")
+            .with("obs", "")
+            .with("title", "Tür \"1\"")
+            .with("title*", "UTF-8'de'T%C3%BCr");
+        let text = r#"</x>;rt="a b";ct=40;sz=1280;obs;title="Tür \"1\"";title*=UTF-8'de'T%C3%BCr"#;
+        assert_eq!(link.to_string(), text);
+        let many = link.clone().with("ct", "0 50");
+        assert!(many.to_string().ends_with(r#";ct="0 50""#));
+        assert_eq!(parse(&write([&link, &many])), [link, many]);
     }
 
     fn any_link() -> impl Strategy<Value = Link> {
