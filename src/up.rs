@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use bus::admin::Admin;
 use bus::session::BusUrl;
 use bus::shutdown::Shutdown;
+use certs::{Outcome, Passphrase, Renewal, Surroundings, Within};
 
 use crate::process::{Failure, Process, say};
 use crate::settings::{Settings, SourceArgs};
@@ -16,6 +17,9 @@ use crate::{part, simulate};
 
 /// How long the parts may take to reach each other.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Between two looks at what is to be renewed; certificates are due when a third of their life is
+/// left, months.
+const RENEW: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// `nodebus up`.
 #[derive(Debug, clap::Args)]
@@ -36,7 +40,7 @@ struct Addresses {
     mqtt: Option<SocketAddr>,
     coap: SocketAddr,
     ws: SocketAddr,
-    dashboard: SocketAddr,
+    dashboard: dashboard_gw::Started,
 }
 
 /// Runs everything until it is told to stop.
@@ -54,6 +58,7 @@ pub(crate) async fn run(args: Args, process: Process) -> Result<(), Failure> {
     let base = settings.bus.base.clone();
     let [edge, gateway, broker] = [(); 3].map(|()| process.shutdown.child());
     let started = start(settings, &process.admin, [&edge, &gateway, &broker]).await?;
+    edge.spawn(renew(data.join("pki"), edge.clone()));
     if demo {
         let options = simulate::Options::demo(started.coap, started.ws);
         simulate::start(&options, &edge).context("the simulated nodes can't be started")?;
@@ -109,7 +114,7 @@ fn make_pki(data: &Path, settings: &Settings) -> Result<(), Failure> {
     let bundle = certs::quickstart(&pki, &names)
         .with_context(|| format!("the certificates in {} can't be made", pki.display()))?;
     for one in bundle.issued {
-        if one.outcome == certs::Outcome::Revoked {
+        if one.outcome == Outcome::Revoked {
             let certs::Identity { role, name } = one.identity;
             tracing::warn!(
                 "the certificate of {role}/{name} was revoked and stays so: \
@@ -121,6 +126,47 @@ fn make_pki(data: &Path, settings: &Settings) -> Result<(), Failure> {
         tracing::info!(folder = %pki.display(), "made a certificate authority and certificates for all parts");
     }
     Ok(())
+}
+
+/// Renews certificates in time, as the timer of systemd does where the parts run alone; the parts
+/// take them up by themselves.
+async fn renew(pki: PathBuf, shutdown: Shutdown) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(RENEW) => {}
+            () = shutdown.stopping() => return,
+        }
+        let folder = pki.clone();
+        let renewing = tokio::task::spawn_blocking(move || {
+            certs::Pki::new(folder)
+                .with_passphrase(Passphrase::unattended())
+                .renew_all(
+                    Within::default(),
+                    false,
+                    &mut Surroundings::of_this_machine(),
+                )
+        });
+        match renewing.await {
+            Ok(Ok(renewals)) => renewals.iter().for_each(tell),
+            Ok(Err(error)) => tracing::error!(error = chain(&error), "nothing can be renewed"),
+            Err(_) => tracing::error!("renewing the certificates failed"),
+        }
+    }
+}
+
+fn tell(renewal: &Renewal) {
+    let who = &renewal.identity;
+    match &renewal.result {
+        Ok(issued) if issued.outcome == Outcome::Unchanged => {}
+        Ok(_) => tracing::info!(identity = %who, "renewed a certificate"),
+        Err(error) => {
+            tracing::error!(identity = %who, error = chain(error), "a certificate can't be renewed");
+        }
+    }
+}
+
+fn chain(error: &certs::Error) -> &(dyn std::error::Error + 'static) {
+    error
 }
 
 async fn start(
@@ -162,7 +208,7 @@ async fn start(
         mqtt: bus.mqtt,
         coap: coap.address,
         ws: ws.address,
-        dashboard: gateway.address,
+        dashboard: gateway,
     })
 }
 
@@ -244,7 +290,7 @@ fn greeting(data: &Path, at: &Addresses, admin: &Admin, base: &str) -> String {
     for listener in admin.listeners() {
         let suffix = match listener.scheme {
             "ws" => "/node",
-            "http" => "/",
+            "http" | "https" => "/",
             _ => "",
         };
         lines.push(format!(
@@ -272,7 +318,11 @@ fn greeting(data: &Path, at: &Addresses, admin: &Admin, base: &str) -> String {
     };
     lines.extend([
         String::new(),
-        format!("  Look at your nodes:   http://{}/", local(at.dashboard)),
+        format!(
+            "  Look at your nodes:   {}://{}/",
+            at.dashboard.scheme,
+            local(at.dashboard.address)
+        ),
         format!("  Watch the readings:   {watch}"),
         format!("  Attach test nodes:    {}", demo_command(at.coap, at.ws)),
         "  Stop:                 Ctrl-C".to_owned(),

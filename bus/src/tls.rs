@@ -3,6 +3,8 @@
 //! A folder holds `ca.pem` (trust anchors), `cert.pem` (end-entity certificate, then intermediates)
 //! and `key.pem`; `certgen` writes it.
 
+mod watch;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -15,13 +17,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use rustls::crypto::CryptoProvider;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::time::{Timestamp, now};
+pub use watch::Watch;
 
 /// Why an identity's files can't be used; names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +149,19 @@ impl Identity {
             .map_err(|source| self.unusable(source))?
             .with_root_certificates(self.root_store()?)
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(|source| self.unusable(source))
+    }
+
+    /// A configuration of a server that proves this identity and asks its clients for none.
+    ///
+    /// # Errors
+    /// Certificate and key don't fit each other.
+    pub fn server_config(&self) -> Result<ServerConfig, TlsError> {
+        ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|source| self.unusable(source))?
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())
             .map_err(|source| self.unusable(source))
     }
 

@@ -18,6 +18,8 @@ const LONGEST: u64 = 1024;
 #[derive(Clone, Default)]
 pub struct Passphrase {
     file: Option<PathBuf>,
+    /// Nobody is asked, even at a terminal.
+    is_unattended: bool,
     read: Arc<OnceLock<String>>,
     /// The keys that it opened, and what they were read from: opening takes a while.
     opened: Arc<Mutex<Vec<(String, SecretDocument)>>>,
@@ -39,10 +41,21 @@ impl Passphrase {
         Self::from_file(format!("/dev/fd/{number}"))
     }
 
+    /// None: for a program that works by itself, even if it was started at a terminal.
+    #[must_use]
+    pub fn unattended() -> Self {
+        Self {
+            is_unattended: true,
+            ..Self::default()
+        }
+    }
+
     /// Whether there is anything to read it from.
     #[must_use]
     pub fn is_available(&self) -> bool {
-        self.file.is_some() || self.read.get().is_some() || std::io::stdin().is_terminal()
+        self.file.is_some()
+            || self.read.get().is_some()
+            || (!self.is_unattended && std::io::stdin().is_terminal())
     }
 
     /// Reads it; a person is asked by `prompt`, and twice when it is `new`.

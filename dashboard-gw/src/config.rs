@@ -25,6 +25,9 @@ pub struct Config {
     pub bus: BusUrl,
     /// The folder with `ca.pem`, `cert.pem` and `key.pem`.
     pub pki: PathBuf,
+    /// The folder with `ca.pem`, `cert.pem` and `key.pem` of a certificate for browsers, as
+    /// `certgen issue dashboard-server NAME` makes it. With it, browsers are served over HTTPS.
+    pub https_pki: Option<PathBuf>,
     /// Where the topic tree stands.
     pub base: Base,
     /// Whether everybody who reaches a listener beyond loopback may write. Without it, only a
@@ -62,6 +65,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             bus: BusUrl::default(),
             pki: PathBuf::from("pki"),
+            https_pki: None,
             base: Base::default(),
             allow_write_without_login: false,
             allowed_origins: Vec::new(),
@@ -150,6 +154,15 @@ impl Config {
     /// Whether clients may write.
     pub(crate) fn can_write(&self) -> bool {
         self.listen.ip().is_loopback() || self.allow_write_without_login
+    }
+
+    /// What browsers type before its address.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.https_pki.is_some() {
+            "https"
+        } else {
+            "http"
+        }
     }
 
     pub(crate) fn session(&self) -> SessionConfig {

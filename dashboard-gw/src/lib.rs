@@ -11,6 +11,7 @@ mod client;
 mod commands;
 mod config;
 mod guard;
+mod https;
 mod hub;
 pub mod message;
 mod metrics;
@@ -35,6 +36,7 @@ use bus::admin::{Admin, Listener, Readiness};
 use bus::session::{self, Inbox, Session, SessionError, SessionEvent};
 use bus::shutdown::Shutdown;
 use bus::time::{now, sleep_until};
+use bus::tls::TlsError;
 use rand::{Rng, SeedableRng};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::{Config, InvalidConfig};
 use guard::Guard;
 pub use guard::InvalidOrigin;
+use https::Https;
 use hub::{Hub, Publish, Settings};
 use metrics::Metrics;
 use server::{App, Limited, router};
@@ -62,6 +65,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The certificate for browsers can't be used.
+    #[error("dashboard_gw.https_pki can't be used: `certgen issue dashboard-server NAME` makes it")]
+    Https(#[from] TlsError),
     /// The session to the bus can't be made.
     #[error(transparent)]
     Session(#[from] SessionError),
@@ -70,6 +76,8 @@ pub enum StartError {
 /// A gateway that listens.
 #[derive(Debug, Clone, Copy)]
 pub struct Started {
+    /// `http`, or `https` when it has a certificate for browsers.
+    pub scheme: &'static str,
     /// Where, with the real port.
     pub address: SocketAddr,
 }
@@ -87,13 +95,16 @@ pub async fn start(
     let readiness = admin.part("dashboard-gw");
     readiness.not_ready("waiting for the bus");
     let listener = bind(config.listen).await?;
-    let (session, inbox) = session::start(config.session(), shutdown)?;
+    let (session, inbox) = session::start(config.session(), admin, shutdown)?;
     let publisher = session.clone();
     let publish: Publish = Box::new(move |publication| publisher.try_publish(publication));
     let (address, hub) = serve(&config, guard, listener, publish, admin, shutdown)?;
     let stop = shutdown.clone();
     shutdown.spawn(follow_bus(hub, session, inbox, readiness, stop));
-    Ok(Started { address })
+    Ok(Started {
+        scheme: config.scheme(),
+        address,
+    })
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -143,12 +154,15 @@ fn serve(
         goodbye: CancellationToken::new(),
     };
     shutdown.spawn(say_goodbye(app.clone()));
+    let https = config.https_pki.clone();
+    let https = https.map(|folder| Https::start(folder, admin, shutdown));
+    let https = https.transpose()?;
     admin.listening(Listener {
         name: "dashboard",
-        scheme: "http",
+        scheme: config.scheme(),
         address,
     });
-    let listener = Limited::new(listener, config.max_connections, metrics);
+    let listener = Limited::new(listener, https, config.max_connections, metrics);
     let (router, stop) = (router(app, guard), shutdown.clone());
     shutdown.spawn_vital("the dashboard's server", async move {
         axum::serve(listener, router)

@@ -18,12 +18,13 @@ use axum::{Json, Router};
 use bus::id::NodeId;
 use bus::shutdown::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::guard::{Guard, guard};
+use crate::https::{Https, Wire};
 use crate::hub::{Hub, Seat};
 use crate::message::Node;
 use crate::metrics::{Kind, Metrics, Refusal};
@@ -106,14 +107,21 @@ async fn node(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Nod
 /// A listener with room for so many connections; one more is closed at once.
 pub(crate) struct Limited {
     listener: TcpListener,
+    https: Option<Arc<Https>>,
     room: Arc<Semaphore>,
     metrics: Metrics,
 }
 
 impl Limited {
-    pub(crate) fn new(listener: TcpListener, connections: usize, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        listener: TcpListener,
+        https: Option<Arc<Https>>,
+        connections: usize,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             listener,
+            https,
             room: Arc::new(Semaphore::new(connections)),
             metrics,
         }
@@ -136,7 +144,7 @@ impl Listener for Limited {
                 continue;
             }
             let connection = Connection {
-                stream,
+                wire: Wire::new(stream, self.https.as_deref()),
                 idle: Box::pin(sleep(IDLE)),
                 _permit: permit,
             };
@@ -151,7 +159,7 @@ impl Listener for Limited {
 
 /// A connection that ends when nothing moves on it.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    wire: Wire,
     idle: Pin<Box<Sleep>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -179,7 +187,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let polled = Pin::new(&mut self.wire).poll_read(context, buffer);
         self.watch(context, polled)
     }
 }
@@ -190,16 +198,16 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let polled = Pin::new(&mut self.wire).poll_write(context, bytes);
         self.watch(context, polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        Pin::new(&mut self.wire).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        Pin::new(&mut self.wire).poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -207,11 +215,11 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
+        let polled = Pin::new(&mut self.wire).poll_write_vectored(context, buffers);
         self.watch(context, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.wire.is_write_vectored()
     }
 }

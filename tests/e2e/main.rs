@@ -13,6 +13,7 @@ mod harness;
 
 mod actuators;
 mod browser;
+mod certificates;
 mod coap_nodes;
 mod command_line;
 mod content_formats;

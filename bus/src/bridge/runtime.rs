@@ -92,6 +92,7 @@ pub fn start(
             filters,
             ..session
         },
+        admin,
         shutdown,
     )?;
     let (driver, (reported, ordered)) = detached();

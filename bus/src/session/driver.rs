@@ -13,13 +13,15 @@ use rumqttc::v5::mqttbytes::v5::{
     Filter, LastWill, Packet, PubAck, PubAckReason, Publish, PublishProperties,
 };
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions, MqttState};
-use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
+use rumqttc::{NetworkOptions, Outgoing, Transport};
 use tokio::sync::{Notify, mpsc};
 
+use super::identity::SessionIdentity;
 use super::outbox::{CAPACITY, Outbox};
 use super::{Message, Publication, PublishError, Qos, SessionConfig, SessionError, SessionEvent};
+use crate::admin::Admin;
 use crate::shutdown::Shutdown;
-use crate::tls::{Identity, TlsError};
+use crate::tls::Watch;
 
 /// Unacknowledged publications on the wire; rumqttc reserves about 200 bytes for each.
 const INFLIGHT: u16 = 8192;
@@ -39,6 +41,8 @@ struct State {
     outbox: Outbox,
     filters: Vec<String>,
     connected: bool,
+    /// A DISCONNECT is under way only to connect anew with a renewed certificate.
+    renewing: bool,
     closing: bool,
     ended: bool,
 }
@@ -177,7 +181,9 @@ impl Session {
         {
             let mut state = self.0.state();
             state.closing = true;
-            if !state.connected {
+            if state.renewing {
+                // It leaves once it is back: the DISCONNECT has silenced the Will.
+            } else if !state.connected {
                 state.ended = true;
             } else if state.outbox.is_empty() {
                 self.0.control(|client| client.try_disconnect().is_ok());
@@ -185,6 +191,15 @@ impl Session {
         }
         self.0.changed.notify_waiters();
         self.until(|state| state.ended).await;
+    }
+
+    /// Leaves the bus and comes back, with what the files of the identity hold by then.
+    fn renew(&self) {
+        let mut state = self.0.state();
+        if state.connected && !state.closing && !state.renewing {
+            state.renewing = true;
+            self.0.control(|client| client.try_disconnect().is_ok());
+        }
     }
 
     async fn until(&self, done: impl Fn(&State) -> bool) {
@@ -214,11 +229,16 @@ impl Inbox {
     }
 }
 
-/// Starts a session; it connects by itself and stays connected until it is closed.
+/// Starts a session; it connects by itself and stays connected until it is closed. `admin` is told
+/// until when its certificate is valid.
 ///
 /// # Errors
 /// The identity's files can't be used, or the configuration is not valid.
-pub fn start(config: SessionConfig, shutdown: &Shutdown) -> Result<(Session, Inbox), SessionError> {
+pub fn start(
+    config: SessionConfig,
+    admin: &Admin,
+    shutdown: &Shutdown,
+) -> Result<(Session, Inbox), SessionError> {
     let valid_id = !config.client_id.is_empty() && !config.client_id.starts_with(' ');
     if !valid_id {
         return Err(SessionError::Invalid(config.client_id));
@@ -230,7 +250,10 @@ pub fn start(config: SessionConfig, shutdown: &Shutdown) -> Result<(Session, Inb
     {
         return Err(SessionError::Invalid(filter.clone()));
     }
-    let (client, event_loop) = AsyncClient::new(options(&config)?, CAPACITY + CONTROL);
+    let identity = SessionIdentity::new(&config, admin);
+    let watch = identity.watch();
+    let options = options(&config, identity.transport()?);
+    let (client, event_loop) = AsyncClient::new(options, CAPACITY + CONTROL);
     let state = State {
         filters: config.filters.clone(),
         ..State::default()
@@ -246,13 +269,28 @@ pub fn start(config: SessionConfig, shutdown: &Shutdown) -> Result<(Session, Inb
         event_loop,
         events,
         config,
+        identity: identity.clone(),
         failing: None,
     };
     shutdown.spawn(driver.run());
-    Ok((Session(shared), Inbox(inbox)))
+    let session = Session(shared);
+    if let Some(watch) = watch {
+        shutdown.spawn(renew(session.clone(), identity, watch));
+    }
+    Ok((session, Inbox(inbox)))
 }
 
-fn options(config: &SessionConfig) -> Result<MqttOptions, TlsError> {
+/// Has the session connect anew whenever its certificate was replaced, until it ends.
+async fn renew(session: Session, identity: SessionIdentity, mut watch: Watch) {
+    loop {
+        tokio::select! {
+            () = identity.replaced(&mut watch) => session.renew(),
+            () = session.until(|state| state.ended) => return,
+        }
+    }
+}
+
+fn options(config: &SessionConfig, transport: Transport) -> MqttOptions {
     let mut options = MqttOptions::new(&config.client_id, &config.url.host, config.url.port);
     options
         .set_keep_alive(KEEP_ALIVE)
@@ -272,18 +310,8 @@ fn options(config: &SessionConfig) -> Result<MqttOptions, TlsError> {
         let will = LastWill::new(&will.topic, will.payload.to_vec(), qos, will.retain, None);
         options.set_last_will(will);
     }
-    options.set_transport(transport(config)?);
-    Ok(options)
-}
-
-fn transport(config: &SessionConfig) -> Result<Transport, TlsError> {
-    if !config.url.tls {
-        return Ok(Transport::Tcp);
-    }
-    let tls = Identity::load(&config.pki)?.client_config()?;
-    Ok(Transport::tls_with_config(TlsConfiguration::Rustls(
-        Arc::new(tls),
-    )))
+    options.set_transport(transport);
+    options
 }
 
 struct Driver {
@@ -291,6 +319,7 @@ struct Driver {
     event_loop: EventLoop,
     events: mpsc::Sender<SessionEvent>,
     config: SessionConfig,
+    identity: SessionIdentity,
     /// Why the last connect failed, so that the same reason is logged once.
     failing: Option<String>,
 }
@@ -316,6 +345,7 @@ impl Driver {
                     }
                 }
                 Err(error) => {
+                    self.shared.state().renewing = false;
                     if self.disconnected(error.to_string()).await.is_err() {
                         break;
                     }
@@ -347,9 +377,24 @@ impl Driver {
                 self.progressed();
                 Ok(())
             }
-            Event::Outgoing(Outgoing::Disconnect) => Err(Ended),
+            Event::Outgoing(Outgoing::Disconnect) => self.left().await,
             Event::Incoming(_) | Event::Outgoing(_) => Ok(()),
         }
+    }
+
+    /// DISCONNECT is out: the session is at its end, or comes back at once.
+    async fn left(&mut self) -> Result<(), Ended> {
+        if !self.shared.state().renewing {
+            return Err(Ended);
+        }
+        tracing::info!(
+            mqtt.client_id = self.config.client_id,
+            "connecting anew with the renewed certificate"
+        );
+        self.reset();
+        self.renew_identity();
+        let reason = "the certificate was renewed".to_owned();
+        self.tell(SessionEvent::Disconnected { reason }).await
     }
 
     async fn connected(&mut self) -> Result<(), Ended> {
@@ -370,6 +415,7 @@ impl Driver {
                 }
             }
             state.connected = true;
+            state.renewing = false;
             for publication in state.outbox.hand_all() {
                 self.shared.hand(publication);
             }
@@ -402,21 +448,23 @@ impl Driver {
         self.shared.changed.notify_waiters();
     }
 
+    /// Forgets the connection, and gives whether there was one.
+    fn reset(&mut self) -> bool {
+        let mut state = self.shared.state();
+        // Everything that is not acknowledged is in the outbox; rumqttc's own copies would only
+        // come in between.
+        self.event_loop.clean();
+        self.event_loop.pending.clear();
+        self.event_loop.state = MqttState::new(INFLIGHT, false);
+        state.outbox.handle_disconnect();
+        std::mem::take(&mut state.connected)
+    }
+
     async fn disconnected(&mut self, reason: String) -> Result<(), Ended> {
-        let was_connected = {
-            let mut state = self.shared.state();
-            let was_connected = std::mem::take(&mut state.connected);
-            // Everything that is not acknowledged is in the outbox; rumqttc's own copies would only
-            // come in between.
-            self.event_loop.clean();
-            self.event_loop.pending.clear();
-            self.event_loop.state = MqttState::new(INFLIGHT, false);
-            state.outbox.handle_disconnect();
-            if state.closing {
-                return Err(Ended);
-            }
-            was_connected
-        };
+        let was_connected = self.reset();
+        if self.shared.state().closing {
+            return Err(Ended);
+        }
         if self.failing.as_ref() != Some(&reason) {
             tracing::warn!(bus = %self.config.url, reason, "no connection to the bus");
             self.failing = Some(reason.clone());
@@ -438,7 +486,7 @@ impl Driver {
 
     /// Reads the identity's files again, so that a renewed certificate is used from here on.
     fn renew_identity(&mut self) {
-        match transport(&self.config) {
+        match self.identity.transport() {
             Ok(transport) => {
                 self.event_loop.options.set_transport(transport);
             }

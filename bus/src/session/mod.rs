@@ -2,12 +2,13 @@
 //!
 //! rumqttc does the wire. What it lacks is here: an outbox keyed by acknowledgement (rumqttc drops
 //! what is unacknowledged when the broker has no session left), back-off between connects, the
-//! subscriptions renewed after each connect, and a clean end.
+//! subscriptions renewed after each connect, renewed certificates taken up, and a clean end.
 //!
 //! - [`outbox`] is the machine, without IO.
-//! - [`driver`] is the task around rumqttc's event loop.
+//! - [`driver`] is the task around rumqttc's event loop; `identity` has the certificates.
 
 mod driver;
+mod identity;
 pub mod outbox;
 mod url;
 
@@ -95,7 +96,8 @@ pub struct Message {
 pub struct SessionConfig {
     /// The broker.
     pub url: BusUrl,
-    /// The folder with `ca.pem`, `cert.pem` and `key.pem`; read again at each connect.
+    /// The folder with `ca.pem`, `cert.pem` and `key.pem`; read again at each connect. When the
+    /// certificate is replaced while connected, the session connects anew.
     pub pki: PathBuf,
     /// The Client Identifier: the identity's name, or `name:anything`.
     pub client_id: String,

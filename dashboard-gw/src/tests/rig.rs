@@ -118,6 +118,10 @@ impl Rig {
         within(self.published.recv()).await.unwrap()
     }
 
+    pub(super) fn metrics(&self) -> String {
+        self.admin.metrics()
+    }
+
     /// Whether the metrics have this line.
     pub(super) fn counts(&self, line: &str) -> bool {
         self.admin.metrics().lines().any(|found| found == line)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub(crate) use mqtt::{Identity, Subscriber, publish};
 pub(crate) use peers::{Browser, CoapNode, PyaiotClient, WsNode, coap_post, coap_post_from};
 pub(crate) use process::{Process, run};
-pub(crate) use system::{Distributed, Fleet, System, certgen};
+pub(crate) use system::{Distributed, Fleet, System, certgen, http_get};
 
 /// How long anything may take before the test has failed; far more than it should take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

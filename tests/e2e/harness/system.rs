@@ -100,6 +100,11 @@ impl System {
         self.address("dashboard")
     }
 
+    /// The dashboard, when it has a certificate.
+    pub(crate) fn https(&self) -> SocketAddr {
+        self.address("https")
+    }
+
     pub(crate) fn admin(&self) -> SocketAddr {
         self.address("admin")
     }
@@ -121,9 +126,10 @@ impl System {
 
     /// Runs certgen on the system's certificates.
     #[track_caller]
-    pub(crate) fn certgen(&self, args: &[&str]) {
+    pub(crate) fn certgen(&self, args: &[&str]) -> String {
         let (code, out, err) = certgen(&self.data.path().join("pki"), args);
         assert_eq!(code, 0, "{out}{err}");
+        out
     }
 
     /// Subscribes with the viewer's certificate.
