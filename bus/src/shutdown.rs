@@ -4,8 +4,10 @@
 //! deadline, or at the second signal. A task that ends with an error or a panic stops everything.
 
 use std::fmt::Display;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -105,21 +107,26 @@ impl Shutdown {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let kill = self.kill.clone();
-        let inner = tokio::spawn(self.tasks.track_future(async move {
-            tokio::select! {
-                () = kill.cancelled() => {}
-                () = task => {}
-            }
-        }));
-        let shutdown = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = inner.await
-                && error.is_panic()
-            {
-                shutdown.fail("a task panicked: see the log above for where");
+        // Boxed, because a future that is handed on is as large as all the places it was in.
+        let mut task = Box::pin(task);
+        let contained = poll_fn(move |context| {
+            let polled = AssertUnwindSafe(|| task.as_mut().poll(context));
+            match catch_unwind(polled) {
+                Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+                Ok(Poll::Pending) => Poll::Pending,
+                Err(_) => Poll::Ready(Err(())),
             }
         });
+        let shutdown = self.clone();
+        tokio::spawn(self.tasks.track_future(async move {
+            let ended = tokio::select! {
+                () = shutdown.kill.cancelled() => Ok(()),
+                ended = contained => ended,
+            };
+            if ended.is_err() {
+                shutdown.fail("a task panicked: see the log above for where");
+            }
+        }));
     }
 
     /// Starts a task whose error stops everything.
