@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use rumqttd::local::{LinkRx, LinkTx};
 use rumqttd::protocol::{
@@ -27,6 +28,10 @@ use crate::topic;
 
 /// Notifications taken before other tasks get their turn.
 const BATCH: usize = 1024;
+
+/// The Router was told that there is room and had nothing for so long: the link is not behind. It
+/// gives no sign of its own when what it had to hand on ended with a full turn.
+const SILENCE: Duration = Duration::from_millis(2);
 
 /// What a future has to say at once.
 fn now<T>(future: impl Future<Output = T>) -> Option<T> {
@@ -381,6 +386,10 @@ impl HubTask {
                     Ok(notification) => self.drain(notification).await,
                     Err(_) => Err(Stopped),
                 },
+                () = tokio::time::sleep(SILENCE), if self.is_lagging => {
+                    self.set_lagging(false);
+                    Ok(())
+                }
             };
             if went.is_err() {
                 return;
@@ -501,10 +510,13 @@ impl HubTask {
             self.good_turns = self.good_turns.saturating_add(1);
         }
         let filters = self.hub.table().entries.len();
-        let is_lagging = self.is_paused && self.good_turns < filters;
+        self.set_lagging(self.is_paused && self.good_turns < filters);
+    }
+
+    fn set_lagging(&mut self, is_lagging: bool) {
         if is_lagging != self.is_lagging {
             self.is_lagging = is_lagging;
-            pace.set_lagging(is_lagging);
+            self.shared.pace.set_lagging(is_lagging);
         }
     }
 }

@@ -140,6 +140,33 @@ async fn what_is_lost_is_counted() {
     assert!(lock(&counter.got).is_sorted());
 }
 
+/// A link that was far behind and has caught up holds publishers up no longer, although nothing
+/// more comes that could say so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_end_of_a_congestion_is_noticed() {
+    let mut core = Core::new().await;
+    let (counter, _link) = core.attach(&["f", "other", "another"]).await;
+    let (_on_the_other_hub, _same) = core.attach(&["f"]).await;
+    for _ in 0..20 {
+        counter.hold(true);
+        for _ in 0..900 {
+            core.publish("f", &[0; 1024]);
+        }
+        while lock(&core.fanout.shared.ingest).backlog() > 0 {
+            std::thread::yield_now();
+        }
+        counter.hold(false);
+        counter.reaches(core.seq).await;
+        let over = async {
+            while core.fanout.is_congested() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, over).await.unwrap();
+    }
+    assert_eq!(core.metrics.gaps.get(), 0);
+}
+
 #[tokio::test]
 async fn sessions_come_and_go_and_leave_nothing() {
     let mut core = Core::new().await;
