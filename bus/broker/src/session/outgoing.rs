@@ -86,6 +86,8 @@ struct Inflight {
     is_sent: bool,
     /// What is to be stored before its next packet is sent.
     ticket: Ticket,
+    /// It is of an earlier connection, and in [`Outgoing::resend`].
+    is_parked: bool,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,9 @@ pub(super) struct Outgoing {
     bounds: Bounds,
     queue: VecDeque<Queued>,
     inflight: HashMap<u16, Inflight>,
+    /// Packet Identifiers of an earlier connection that become due as the window allows, oldest
+    /// first (MQTT-3.3.4-9).
+    resend: VecDeque<u16>,
     /// Packet Identifiers whose packets are to be sent before anything of the queue, oldest first.
     due: VecDeque<u16>,
     last_pid: u16,
@@ -115,6 +120,7 @@ impl Outgoing {
             bounds,
             queue: VecDeque::new(),
             inflight: HashMap::new(),
+            resend: VecDeque::new(),
             due: VecDeque::new(),
             last_pid: 0,
             order: 0,
@@ -228,12 +234,10 @@ impl Outgoing {
         let mut taken = Vec::new();
         for (_, pid) in sent {
             if let Some(Inflight {
-                bytes,
                 flow: Flow::Published(delivery),
                 ..
-            }) = self.inflight.remove(&pid)
+            }) = self.remove(pid)
             {
-                self.bytes -= bytes;
                 taken.push(delivery.message);
             }
         }
@@ -249,7 +253,7 @@ impl Outgoing {
         taken
     }
 
-    /// Makes everything unacknowledged due again.
+    /// Makes everything unacknowledged due again, as the window allows.
     pub(super) fn resume(&mut self) {
         let mut pids: Vec<(u64, u16)> = self
             .inflight
@@ -257,7 +261,10 @@ impl Outgoing {
             .map(|(&pid, inflight)| (inflight.order, pid))
             .collect();
         pids.sort_unstable();
-        self.due = pids.into_iter().map(|(_, pid)| pid).collect();
+        self.due.clear();
+        self.resend = pids.into_iter().map(|(_, pid)| pid).collect();
+        let inflight = self.inflight.values_mut();
+        inflight.for_each(|inflight| inflight.is_parked = true);
     }
 
     /// Keeps only what an absent client is owed.
@@ -271,6 +278,41 @@ impl Outgoing {
             }
         }
         self.due.clear();
+        self.resend.clear();
+    }
+
+    /// Makes a packet due, whatever the window says.
+    fn make_due(&mut self, pid: u16) {
+        if let Some(inflight) = self.inflight.get_mut(&pid)
+            && std::mem::take(&mut inflight.is_parked)
+        {
+            self.resend.retain(|known| *known != pid);
+        }
+        if !self.due.contains(&pid) {
+            self.due.push_back(pid);
+        }
+    }
+
+    /// Makes of an earlier connection due what the window has room for.
+    fn refill(&mut self, window: usize) {
+        while self.inflight.len() - self.resend.len() < window
+            && let Some(pid) = self.resend.pop_front()
+        {
+            if let Some(inflight) = self.inflight.get_mut(&pid) {
+                inflight.is_parked = false;
+            }
+            self.due.push_back(pid);
+        }
+    }
+
+    /// Takes a flow out.
+    fn remove(&mut self, pid: u16) -> Option<Inflight> {
+        let inflight = self.inflight.remove(&pid)?;
+        if inflight.is_parked {
+            self.resend.retain(|known| *known != pid);
+        }
+        self.bytes -= inflight.bytes;
+        Some(inflight)
     }
 
     pub(super) fn handle_puback(&mut self, pid: u16) {
@@ -288,9 +330,7 @@ impl Outgoing {
     pub(super) fn handle_pubrec(&mut self, pid: u16) -> bool {
         match self.inflight.get(&pid).map(|inflight| &inflight.flow) {
             Some(Flow::Released) => {
-                if !self.due.contains(&pid) {
-                    self.due.push_back(pid);
-                }
+                self.make_due(pid);
                 true
             }
             Some(Flow::Published(delivery)) if delivery.qos == Qos::ExactlyOnce => {
@@ -329,9 +369,7 @@ impl Outgoing {
         {
             self.finish(&delivery.message);
         }
-        if !self.due.contains(&pid) {
-            self.due.push_back(pid);
-        }
+        self.make_due(pid);
     }
 
     /// Ends the flow of a message that is of no use any more. Its client may have a QoS 2 message
@@ -354,8 +392,7 @@ impl Outgoing {
 
     /// Ends the flow of a Packet Identifier.
     pub(super) fn abandon(&mut self, pid: u16) {
-        if let Some(inflight) = self.inflight.remove(&pid) {
-            self.bytes -= inflight.bytes;
+        if let Some(inflight) = self.remove(pid) {
             let delivery = match &inflight.flow {
                 Flow::Published(delivery) => Some(delivery),
                 Flow::Released => None,
@@ -382,6 +419,8 @@ impl Outgoing {
 
     pub(super) fn poll(&mut self, turn: &Turn<'_>, out: &mut BytesMut) -> Sent {
         let mut sent = Sent::default();
+        let window = window(turn.terms);
+        self.refill(window);
         while out.len() < turn.budget {
             let Some(&pid) = self.due.front() else {
                 break;
@@ -392,7 +431,6 @@ impl Outgoing {
             self.due.pop_front();
             self.send_due(pid, turn, out, &mut sent);
         }
-        let window = window(turn.terms);
         while out.len() < turn.budget {
             let Some(head) = self.queue.front() else {
                 break;
@@ -400,7 +438,7 @@ impl Outgoing {
             let qos = head.delivery.qos;
             let is_noted = self.is_tracked && qos == Qos::ExactlyOnce;
             // What is noted goes behind what is due; nothing else overtakes that.
-            let is_behind = !is_noted && !self.due.is_empty();
+            let is_behind = !self.resend.is_empty() || (!is_noted && !self.due.is_empty());
             if is_behind || (qos > Qos::AtMostOnce && self.inflight.len() >= window) {
                 break;
             }
@@ -447,6 +485,7 @@ impl Outgoing {
                 flow: Flow::Published(queued.delivery),
                 is_sent,
                 ticket,
+                is_parked: false,
             },
         );
     }

@@ -138,6 +138,37 @@ fn flows_go_on_where_they_were() {
 }
 
 #[test]
+fn what_is_sent_again_fits_the_window_of_the_new_connection() {
+    let mut session = session(Qos::ExactlyOnce);
+    let wide = Terms {
+        window: 10,
+        ..TERMS
+    };
+    session.connect(wide);
+    let qos = |seq| {
+        if seq % 2 == 0 {
+            Qos::AtLeastOnce
+        } else {
+            Qos::ExactlyOnce
+        }
+    };
+    for seq in 1..=4 {
+        session.handle_message(&message(seq, "a", qos(seq), false));
+    }
+    assert_eq!(sent(&mut session).len(), 4);
+    session.disconnect();
+    session.connect(TERMS);
+    assert_eq!(sent(&mut session), [(0x3c, 1, 1), (0x3a, 2, 2)]);
+    // A flow makes room when it is over, and goes on before that.
+    session.handle_pubrec(1, false, &mut BytesMut::new());
+    assert_eq!(sent(&mut session), [(0x62, 1, 0)]);
+    session.handle_pubcomp(1);
+    assert_eq!(sent(&mut session), [(0x3c, 3, 3)]);
+    session.handle_puback(2);
+    assert_eq!(sent(&mut session), [(0x3a, 4, 4)]);
+}
+
+#[test]
 fn a_snapshot_is_not_bounded_and_comes_first() {
     let mut session = session(Qos::AtMostOnce);
     let snapshot = (1..=100).map(|seq| message(seq, "s", Qos::AtMostOnce, true));

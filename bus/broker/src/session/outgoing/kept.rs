@@ -90,6 +90,7 @@ impl Outgoing {
                 flow: delivery.map_or(Flow::Released, Flow::Published),
                 is_sent: true,
                 ticket: Ticket::default(),
+                is_parked: false,
             },
         );
     }
