@@ -6,7 +6,7 @@ PAGE_SOURCES := $(wildcard $(PAGE)/*.html $(PAGE)/*.json $(PAGE)/*.ts) \
 	$(shell find $(PAGE)/src $(PAGE)/public $(PAGE)/scripts 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo web web-packages test bench bench-bus deny test-compose generate clean tools
+.PHONY: help run demo web web-packages test bench bench-bus fuzz deny test-compose generate clean tools
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -29,6 +29,9 @@ bench: ## measures speed and memory beside mosquitto, some 10 minutes after the 
 
 bench-bus: ## the bus only; scripts/bench --help names smaller pieces
 	@scripts/bench messages connections retained
+
+fuzz: ## fuzzes each target for ten minutes, or FUZZ_SECONDS=60
+	@scripts/fuzz
 
 deny: ## checks licences, sources and forbidden dependencies
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

@@ -51,7 +51,7 @@ struct Rules {
 }
 
 /// The access list.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Acl {
     base: Base,
     roles: BTreeMap<Role, Rules>,

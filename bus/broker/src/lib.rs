@@ -17,6 +17,9 @@ mod events;
 mod exchange;
 mod fanout;
 mod filters;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod identity;
 mod kept;
@@ -55,6 +58,7 @@ pub use tls::ServerTlsError;
 use crate::broker::Broker;
 use crate::events::Events;
 use crate::exchange::Exchange;
+use crate::fanout::Fanout;
 use crate::fanout::router::RouterFanout;
 use crate::gate::{Gate, Sources};
 use crate::limits::Admission;
@@ -153,7 +157,11 @@ pub async fn start(
     };
 
     let readiness = admin.part("bus");
-    let broker = assemble(&config, Gate::new(trust, acl), admin, shutdown).await?;
+    let metrics = Arc::new(Metrics::new(admin));
+    let fanout = RouterFanout::start(metrics.clone(), shutdown).await;
+    let fanout = Arc::new(fanout.map_err(|_| StartError::Core)?);
+    let gate = Gate::new(trust, acl);
+    let broker = assemble(&config, gate, fanout, metrics, shutdown).await?;
     let watchdog = Watchdog::start(&broker).await;
     let watchdog = watchdog.map_err(|_| StartError::Core)?;
     warn_of_few_descriptors(config.limits.connections);
@@ -190,16 +198,15 @@ pub async fn start(
     Ok(Started { mqtts, mqtt })
 }
 
+/// The broker without its listeners, around this fan-out.
 async fn assemble(
     config: &Config,
     gate: Gate,
-    admin: &Admin,
+    fanout: Arc<dyn Fanout>,
+    metrics: Arc<Metrics>,
     shutdown: &Shutdown,
 ) -> Result<Arc<Broker>, StartError> {
     let limits = config.limits.clone();
-    let metrics = Arc::new(Metrics::new(admin));
-    let fanout = RouterFanout::start(metrics.clone(), shutdown).await;
-    let fanout = Arc::new(fanout.map_err(|_| StartError::Core)?);
     let bounds = Bounds {
         messages: limits.queue_messages,
         bytes: limits.queue_bytes,

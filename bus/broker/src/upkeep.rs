@@ -155,3 +155,69 @@ async fn watch(broker: &Broker, mut watchdog: Watchdog) -> Result<(), UpkeepErro
     broker.sessions.clear();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use bus::shutdown::Shutdown;
+
+    use super::*;
+    use crate::fanout::{Fanout, Pending};
+    use crate::fuzzing::world;
+
+    /// A core that takes everything and brings nothing; or, once it has ended, takes nothing.
+    struct Dead {
+        has_ended: bool,
+    }
+
+    struct DeadLink;
+
+    impl Fanout for Dead {
+        fn publish(&self, _: Message) -> Result<(), Stopped> {
+            if self.has_ended { Err(Stopped) } else { Ok(()) }
+        }
+
+        fn attach(&self, _: Weak<dyn Sink>) -> Box<dyn Link> {
+            Box::new(DeadLink)
+        }
+
+        fn is_congested(&self) -> bool {
+            true
+        }
+
+        fn relieved(&self) -> Pending<'_, ()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    impl Link for DeadLink {
+        fn subscribe<'a>(&'a self, _: &'a str) -> Pending<'a, Result<(), Stopped>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn unsubscribe(&self, _: &str) -> Result<(), Stopped> {
+            Ok(())
+        }
+    }
+
+    /// The error that ends the process.
+    async fn failure(core: Dead) -> String {
+        let shutdown = Shutdown::new();
+        let broker = world::broker(Arc::new(core), &shutdown).await;
+        let watchdog = Watchdog::start(&broker).await.unwrap();
+        shutdown.spawn_vital("bus", run(broker, watchdog));
+        shutdown.stopping().await;
+        shutdown.failure().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_core_that_is_silent_ends_the_process_with_an_error() {
+        let error = failure(Dead { has_ended: false }).await;
+        assert!(error.contains("does not answer"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_core_that_has_ended_ends_the_process_with_an_error() {
+        let error = failure(Dead { has_ended: true }).await;
+        assert!(error.contains("has ended"), "{error}");
+    }
+}
