@@ -2,7 +2,7 @@
 
 use tokio::net::TcpStream;
 
-use crate::kill::Process;
+use crate::process::Process;
 use crate::support::Raw;
 
 async fn with_pid(client: &mut Raw<TcpStream>, kind: u8, pid: u16) {

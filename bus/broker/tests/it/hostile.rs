@@ -3,7 +3,9 @@
 use bus_broker::Role;
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Options, broker, broker_with, connect, packet, publish, string};
+use crate::support::{
+    DEADLINE, Options, Raw, broker, broker_with, connect, packet, publish, string,
+};
 
 #[tokio::test]
 async fn a_malformed_packet_ends_its_connection_only() {
@@ -112,21 +114,20 @@ async fn plain_bytes_on_the_tls_port_are_refused() {
     broker.lives().await;
 }
 
-// The seven triggers that end rumqttd 0.20 for everybody.
+// The seven triggers that end rumqttd 0.20 for everybody; each is one client, and most mean no harm.
+// The first two and the last two end its listener (and so does a client that tries again while the
+// broker is full), the others its Router.
 
 #[tokio::test]
 async fn survives_a_reset_before_connack_and_the_same_client_again() {
     let broker = broker(Role::Admin).await;
     for _ in 0..50 {
-        let mut client = broker.tcp().await;
-        client.send(&connect(4, "c", &Options::default())).await;
-        let stream = socket2::SockRef::from(&client.into_stream()).try_clone();
-        drop(stream);
-        let client = broker.tcp().await.into_stream();
-        socket2::SockRef::from(&client)
+        let stream = broker.tcp().await.into_stream();
+        // Closing it resets the connection.
+        socket2::SockRef::from(&stream)
             .set_linger(Some(std::time::Duration::ZERO))
             .unwrap();
-        let mut client = crate::support::Raw::new(client);
+        let mut client = Raw::new(stream);
         client.send(&connect(4, "c", &Options::default())).await;
         drop(client);
     }
@@ -144,6 +145,38 @@ async fn survives_client_identifiers_with_wildcards() {
         assert_eq!(client.ping().await, []);
     }
     broker.lives().await;
+}
+
+#[tokio::test]
+async fn survives_a_client_that_tries_again_while_the_broker_is_full() {
+    let broker = broker_with(Role::Admin, |limits| limits.connections = 3).await;
+    let mut clients = Vec::new();
+    for id in ["a", "b", "c"] {
+        clients.push(broker.v4(id).await);
+    }
+    for _ in 0..20 {
+        let mut late = broker.tcp().await;
+        late.try_send(&connect(4, "late", &Options::default()))
+            .await;
+        assert_eq!(late.closed().await, None);
+    }
+    assert_eq!(
+        broker.metric("bus_broker_refused_total", "\"connections\""),
+        20.0
+    );
+    drop(clients.pop());
+    broker
+        .metric_reaches("bus_broker_closed_connections_total", "closed", 1.0)
+        .await;
+    let there_is_room = async {
+        while !broker.tries("late").await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, there_is_room).await.unwrap();
+    for client in &mut clients {
+        assert_eq!(client.ping().await, []);
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use bus_broker::Role;
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls_pki_types::CertificateDer;
 
+use crate::process::Process;
 use crate::support::{
     Options, Raw, TestBroker, TlsClient, authority, certificate, pem, revocations, start, string,
 };
@@ -178,4 +179,23 @@ async fn a_subscription_that_was_withdrawn_meanwhile_brings_nothing_at_the_retur
     assert!(client.connect(4, "c", &kept).await);
     assert_eq!(client.message().await.payload, b"for you");
     assert_eq!(client.ping().await, []);
+}
+
+#[tokio::test]
+async fn sighup_reads_the_files_again_and_ends_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let process = Process::start(data.path()).await;
+    let (mut client, _) = process.client("c", false).await;
+    // Without it, files are read again when they changed only.
+    for count in [1.0, 2.0] {
+        process.signal("-HUP");
+        for what in ["certificates", "acl"] {
+            process
+                .metric_reaches(RELOADS, &labels(what, "ok"), count)
+                .await;
+        }
+    }
+    assert_eq!(client.ping().await, []);
+    let (mut next, _) = process.client("next", false).await;
+    assert_eq!(next.ping().await, []);
 }

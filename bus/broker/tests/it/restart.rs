@@ -182,15 +182,21 @@ async fn what_waits_on_disk_is_bounded_and_the_oldest_goes_first() {
     let broker = start(Role::Admin, authority(), None, edit).await;
     let mut client = broker.tcp().await;
     client.connect(5, "c", &kept(60)).await;
-    client.subscribe(5, 1, "a", 1).await;
+    client.subscribe(5, 1, "a", 2).await;
     client.send(&[0xe0, 0]).await;
     client.closed().await;
     let mut publisher = broker.v5("p").await;
+    let qos = |pid: u16| if pid.is_multiple_of(3) { 2 } else { 1 };
     for pid in 1..=300_u16 {
         publisher
-            .publish(5, "a", &pid.to_be_bytes(), 1, pid, false)
+            .publish(5, "a", &pid.to_be_bytes(), qos(pid), pid, false)
             .await;
         publisher.packet().await;
+        if qos(pid) == 2 {
+            let [high, low] = pid.to_be_bytes();
+            publisher.send(&[0x62, 2, high, low]).await;
+            publisher.packet().await;
+        }
     }
     let dropped = "bus_broker_dropped_messages_total";
     broker
@@ -201,7 +207,11 @@ async fn what_waits_on_disk_is_bounded_and_the_oldest_goes_first() {
     let mut client = broker.tcp().await;
     assert!(client.connect(5, "c", &kept(60)).await);
     for pid in 201..=300_u16 {
-        assert_eq!(client.message().await.payload, pid.to_be_bytes());
+        let message = client.message().await;
+        assert_eq!(
+            (&message.payload[..], message.qos),
+            (&pid.to_be_bytes()[..], qos(pid))
+        );
     }
     assert_eq!(client.ping().await, []);
     broker.stop().await;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use bus::admin::Admin;
 use bus::shutdown::Shutdown;
 use bus::topic::Base;
 use bus_broker::{Config, Limits, Role, Started};
+use bytes::{Buf, BytesMut};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType,
@@ -91,6 +93,17 @@ pub(crate) async fn broker_with(role: Role, edit: impl FnOnce(&mut Limits)) -> T
     start(role, authority(), None, |config| edit(&mut config.limits)).await
 }
 
+/// Writes what a broker of this authority needs to prove itself into `folder`.
+pub(crate) fn server_pki(authority: &Authority, folder: &Path) {
+    let usage = ExtendedKeyUsagePurpose::ServerAuth;
+    let (server, key) = certificate(authority, None, usage, |_| {});
+    let write = |name: &str, text: String| std::fs::write(folder.join(name), text).unwrap();
+    std::fs::create_dir_all(folder).unwrap();
+    write("ca.pem", authority.pem());
+    write("key.pem", key.serialize_pem());
+    write("cert.pem", pem(&server));
+}
+
 /// A broker of this authority, with this revocation list.
 pub(crate) async fn start(
     role: Role,
@@ -98,15 +111,10 @@ pub(crate) async fn start(
     revoked: Option<String>,
     edit: impl FnOnce(&mut Config),
 ) -> TestBroker {
-    let usage = ExtendedKeyUsagePurpose::ServerAuth;
-    let (server, key) = certificate(&authority, None, usage, |_| {});
     let pki = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: String| std::fs::write(pki.path().join(name), text).unwrap();
-    write("ca.pem", authority.pem());
-    write("key.pem", key.serialize_pem());
-    write("cert.pem", pem(&server));
+    server_pki(&authority, pki.path());
     if let Some(revoked) = revoked {
-        write("crl.pem", revoked);
+        std::fs::write(pki.path().join("crl.pem"), revoked).unwrap();
     }
     let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let mut config = Config {
@@ -128,6 +136,28 @@ pub(crate) async fn start(
         shutdown,
         authority,
         pki,
+    }
+}
+
+/// TLS of a client that trusts the authority and shows this certificate.
+pub(crate) fn client_config(
+    authority: &Authority,
+    identity: Option<(CertificateDer<'static>, KeyPair)>,
+) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.der().clone()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(bus::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    match identity {
+        Some((certificate, key)) => {
+            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+            config
+                .with_client_auth_cert(vec![certificate], key)
+                .unwrap()
+        }
+        None => config.with_no_client_auth(),
     }
 }
 
@@ -174,6 +204,17 @@ impl TestBroker {
         Raw::new(TcpStream::connect(self.plain()).await.unwrap())
     }
 
+    /// Whether a client gets in now.
+    pub(crate) async fn tries(&self, client_id: &str) -> bool {
+        let mut raw = self.tcp().await;
+        raw.try_send(&connect(4, client_id, &Options::default()))
+            .await
+            && raw
+                .try_packet()
+                .await
+                .is_ok_and(|(first, body)| first == 0x20 && body == [0, 0])
+    }
+
     /// A client of MQTT 3.1.1, connected, clean session, keep alive off.
     pub(crate) async fn v4(&self, client_id: &str) -> Raw<TcpStream> {
         let mut raw = self.tcp().await;
@@ -210,21 +251,7 @@ impl TestBroker {
         &self,
         identity: Option<(CertificateDer<'static>, KeyPair)>,
     ) -> rustls::ClientConfig {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.authority.der().clone()).unwrap();
-        let config = rustls::ClientConfig::builder_with_provider(bus::tls::provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        match identity {
-            Some((certificate, key)) => {
-                let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-                config
-                    .with_client_auth_cert(vec![certificate], key)
-                    .unwrap()
-            }
-            None => config.with_no_client_auth(),
-        }
+        client_config(&self.authority, identity)
     }
 
     /// A client of MQTT 5 over mTLS with this role and name, connected.
@@ -237,13 +264,7 @@ impl TestBroker {
 
     /// The sum of a metric over its values whose labels contain `label`.
     pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
-        let text = self.admin.metrics();
-        let values = text.lines().filter_map(|line| {
-            let (key, value) = line.rsplit_once(' ')?;
-            let (found, labels) = key.split_once('{').unwrap_or((key, ""));
-            (found == name && labels.contains(label)).then_some(value)
-        });
-        values.filter_map(|value| value.parse::<f64>().ok()).sum()
+        metric(&self.admin.metrics(), name, label)
     }
 
     /// Waits until a metric is at least this.
@@ -274,6 +295,16 @@ impl TestBroker {
         assert_eq!(seen, [0x30, 0x40]);
         client.send(&[0xe0, 0]).await;
     }
+}
+
+/// The sum of a metric over its values whose labels contain `label`, in what Prometheus reads.
+pub(crate) fn metric(text: &str, name: &str, label: &str) -> f64 {
+    let values = text.lines().filter_map(|line| {
+        let (key, value) = line.rsplit_once(' ')?;
+        let (found, labels) = key.split_once('{').unwrap_or((key, ""));
+        (found == name && labels.contains(label)).then_some(value)
+    });
+    values.filter_map(|value| value.parse::<f64>().ok()).sum()
 }
 
 pub(crate) type TlsClient = tokio_rustls::client::TlsStream<TcpStream>;
@@ -308,6 +339,22 @@ pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     }
     bytes.extend(body);
     bytes
+}
+
+/// Takes the first packet off the input: its first byte and its body.
+pub(crate) fn split(input: &mut BytesMut) -> Option<(u8, Vec<u8>)> {
+    let (&first, rest) = input.split_first()?;
+    let mut len = 0;
+    for (i, &byte) in rest.iter().enumerate() {
+        len |= usize::from(byte & 127) << (7 * i);
+        if byte & 128 != 0 {
+            continue;
+        }
+        let body = rest[i + 1..].get(..len)?.to_vec();
+        input.advance(i + 2 + len);
+        return Some((first, body));
+    }
+    None
 }
 
 pub(crate) fn connect(level: u8, client_id: &str, options: &Options) -> Vec<u8> {
@@ -348,6 +395,8 @@ pub(crate) struct Got {
 
 pub(crate) struct Raw<S> {
     stream: S,
+    /// What was read from it and is no whole packet yet, or not asked for.
+    input: BytesMut,
     level: u8,
     /// Messages that came before the answer to something else.
     early: VecDeque<(u8, Vec<u8>)>,
@@ -357,12 +406,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     pub(crate) fn new(stream: S) -> Self {
         Self {
             stream,
+            input: BytesMut::new(),
             level: 4,
             early: VecDeque::new(),
         }
     }
 
     pub(crate) fn into_stream(self) -> S {
+        assert!(self.input.is_empty(), "something came that nobody read");
         self.stream
     }
 
@@ -376,20 +427,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         self.stream.write_all(bytes).await.is_ok()
     }
 
+    /// Cancel safe: what was read stays in `input`.
     async fn read_packet(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
-        let first = self.stream.read_u8().await?;
-        let (mut len, mut shift) = (0_usize, 0);
         loop {
-            let byte = self.stream.read_u8().await?;
-            len |= usize::from(byte & 127) << shift;
-            shift += 7;
-            if byte & 128 == 0 {
-                break;
+            if let Some(packet) = split(&mut self.input) {
+                return Ok(packet);
+            }
+            if self.stream.read_buf(&mut self.input).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
         }
-        let mut body = vec![0; len];
-        self.stream.read_exact(&mut body).await?;
-        Ok((first, body))
+    }
+
+    /// As `packet`, where the broker may end.
+    pub(crate) async fn try_packet(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
+        match self.early.pop_front() {
+            Some(early) => Ok(early),
+            None => self.read_packet().await,
+        }
     }
 
     /// The next packet: its first byte and its body.
