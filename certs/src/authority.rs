@@ -9,7 +9,7 @@ use rand::RngCore as _;
 use rcgen::KeyPair;
 
 use crate::certificate::Certificate;
-use crate::error::Error;
+use crate::error::{Error, RESTORE};
 use crate::files::{self, PUBLIC};
 use crate::passphrase::Passphrase;
 use crate::pki::NewAuthority;
@@ -39,11 +39,12 @@ impl Authority {
         let Some(pem) = files::read(&path)? else {
             return Ok(None);
         };
-        let anchors = Certificate::all_from_pem(&pem, &path)?;
+        let anchors = Certificate::all_from_pem(&pem, &path).map_err(Error::for_good)?;
         let Some(first) = anchors.first().filter(|first| first.is_ca) else {
             return Err(Error::Unusable {
                 path,
                 what: "certificate of an authority",
+                remedy: RESTORE,
             });
         };
         let rotation = Rotation::load(folder)?;

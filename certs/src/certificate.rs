@@ -51,6 +51,7 @@ impl Certificate {
         let unusable = || Error::Unusable {
             path: path.to_owned(),
             what: "certificate",
+            remedy: "name a PEM file of one",
         };
         let mut found = Vec::new();
         for der in CertificateDer::pem_slice_iter(pem.as_bytes()) {

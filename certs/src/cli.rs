@@ -202,6 +202,9 @@ pub(crate) enum Command {
         file: PathBuf,
     },
     /// Makes certificates anew before they end, with the same addresses and key
+    #[command(
+        override_usage = "certgen renew [OPTIONS] <NAME>\n       certgen renew [OPTIONS] --all"
+    )]
     Renew {
         /// The name of an identity, or role/name: renews it now, or when --within says so
         #[arg(value_name = "NAME", required_unless_present = "all")]

@@ -43,7 +43,7 @@ pub struct Login {
     pub role: Option<String>,
 }
 
-/// Makes sure that a node has a key: a new one, or the hex digits that `brought` gives.
+/// Makes sure that a node has a key: a new one, or the hex digits in the file `brought`.
 ///
 /// # Errors
 /// It has another than the one brought and `force` is not given ([`Error::Differs`]), what was
@@ -51,7 +51,7 @@ pub struct Login {
 pub fn add_psk(
     path: &Path,
     name: &Name,
-    brought: Option<&Passphrase>,
+    brought: Option<&Path>,
     force: bool,
     rng: &mut impl CryptoRng,
 ) -> Result<Entered, Error> {
@@ -84,15 +84,18 @@ pub fn add_psk(
     })
 }
 
-fn read_key(source: &Passphrase) -> Result<String, Error> {
-    let text = source.read("key, in hex digits", true)?;
+fn read_key(path: &Path) -> Result<String, Error> {
+    let source = Passphrase::from_file(path);
+    let text = source.read("key, in hex digits,", true)?;
     let is_key = text.len().is_multiple_of(2)
         && KEY_LENGTHS.contains(&(text.len() / 2))
         && text.bytes().all(|b| b.is_ascii_hexdigit());
     if is_key {
         Ok(text.to_ascii_lowercase())
     } else {
-        Err(Error::InvalidKey)
+        Err(Error::InvalidKey {
+            path: path.to_owned(),
+        })
     }
 }
 

@@ -94,8 +94,11 @@ pub enum Error {
         path: PathBuf,
     },
     /// A shared key is none.
-    #[error("that is no key: use 16 to 64 hex digits, or leave it out to have one made")]
-    InvalidKey,
+    #[error("{} holds no key: use 16 to 64 hex digits, or leave it out to have one made", path.display())]
+    InvalidKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// A password can't be hashed.
     #[error("that password can't be used: choose another one")]
     InvalidPassword,
@@ -167,12 +170,14 @@ pub enum Error {
         difference: String,
     },
     /// A file holds something else than it should.
-    #[error("{} holds no usable {what}: restore it from a backup, or move it aside and run the command again", path.display())]
+    #[error("{} holds no usable {what}: {remedy}", path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
         /// What it should hold.
         what: &'static str,
+        /// What to do about it.
+        remedy: &'static str,
     },
     /// The system refused an operation on a file.
     #[error("{} can't be {action}: {remedy}", path.display())]
@@ -194,9 +199,16 @@ pub enum Error {
     #[error("the PKCS#12 file can't be made: choose another password")]
     Pkcs12(#[from] Box<p12_keystore::error::Error>),
     /// The cryptographic library refused to make a key or a certificate.
-    #[error("the certificate can't be made")]
+    #[error("the certificate can't be made: report this with the command that you ran")]
     Signing(#[from] rcgen::Error),
 }
+
+/// What to do about a damaged file on which all that was issued rests.
+pub(crate) const RESTORE: &str =
+    "restore it from a backup; what it held can't be made a second time";
+/// What to do about a damaged file of one identity.
+pub(crate) const ISSUE: &str =
+    "restore it from a backup, or make all of this identity anew with `certgen issue ... --force`";
 
 impl Error {
     /// Several have one name.
@@ -206,6 +218,18 @@ impl Error {
             name: name.to_string(),
             example: found.first().cloned().unwrap_or_default(),
             found: found.join(" and "),
+        }
+    }
+
+    /// The same about a file on which all that was issued rests.
+    pub(crate) fn for_good(self) -> Self {
+        match self {
+            Self::Unusable { path, what, .. } => Self::Unusable {
+                path,
+                what,
+                remedy: RESTORE,
+            },
+            other => other,
         }
     }
 

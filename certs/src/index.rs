@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::certificate::Certificate;
-use crate::error::Error;
+use crate::error::{Error, RESTORE};
 use crate::files::{self, PUBLIC};
 use crate::name::{Identity, San};
 use crate::revocation::Revocation;
@@ -71,6 +71,7 @@ impl Index {
             _ => Err(Error::Unusable {
                 path: path.to_owned(),
                 what: "list of issued certificates",
+                remedy: RESTORE,
             }),
         }
     }

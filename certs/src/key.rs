@@ -10,7 +10,7 @@ use rcgen::{
 };
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::error::{Error, ISSUE};
 use crate::files;
 
 /// The kind of a private key.
@@ -79,6 +79,7 @@ impl Key {
                 Err(_) => Err(Error::Unusable {
                     path,
                     what: "private key",
+                    remedy: ISSUE,
                 }),
             };
         }
@@ -88,6 +89,7 @@ impl Key {
             None => Err(Error::Unusable {
                 path,
                 what: "private key",
+                remedy: ISSUE,
             }),
         }
     }

@@ -76,8 +76,10 @@ impl Passphrase {
             }
         };
         if secret.is_empty() {
+            let file = self.file.as_ref();
+            let place = file.map_or(String::new(), |path| format!(" in {}", path.display()));
             return Err(Error::NoSecret {
-                what: prompt.to_owned(),
+                what: format!("{prompt}{place}"),
             });
         }
         Ok(self.read.get_or_init(|| secret))

@@ -226,15 +226,16 @@ impl Pki {
         let Some(text) = files::read(&path)? else {
             return Ok(Vec::new());
         };
-        let mut lists = Vec::new();
-        for pem in Pem::iter_from_buffer(text.as_bytes()) {
-            let list = pem.ok().and_then(|pem| List::from_der(&pem.contents));
-            lists.push(list.ok_or_else(|| Error::Unusable {
+        let lists: Option<Vec<List>> = Pem::iter_from_buffer(text.as_bytes())
+            .map(|pem| List::from_der(&pem.ok()?.contents))
+            .collect();
+        lists
+            .filter(|lists| !lists.is_empty())
+            .ok_or_else(|| Error::Unusable {
                 path: path.clone(),
                 what: "list of revoked certificates",
-            })?);
-        }
-        Ok(lists)
+                remedy: "make it anew with `certgen crl`",
+            })
     }
 
     /// Signs and writes the list. Needs the lock.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use certs::{Entered, Error, Login, Outcome, Passphrase, Surroundings};
+use certs::{Entered, Error, Login, Outcome, Surroundings};
 
 use crate::cli::{Passwd, Psk};
 use crate::commands::{Said, secret};
@@ -18,9 +18,8 @@ pub(crate) fn psk(
             key_file,
             force,
         } => {
-            let brought = key_file.map(Passphrase::from_file);
             let rng = &mut surroundings.rng;
-            let answer = certs::add_psk(file, &name, brought.as_ref(), force, rng)?;
+            let answer = certs::add_psk(file, &name, key_file.as_deref(), force, rng)?;
             let next = "Next: put the key of its line into the node; it is secret.\n";
             Said::new(&answer, entered(&answer, "key", next))
         }

@@ -8,7 +8,7 @@ use rcgen::{
 };
 
 use crate::certificate::Certificate;
-use crate::error::Error;
+use crate::error::{Error, RESTORE};
 use crate::files::{self, SECRET};
 use crate::passphrase::Passphrase;
 use crate::sealed;
@@ -59,6 +59,7 @@ impl Signer {
             return Err(Error::Unusable {
                 path: (*path).clone(),
                 what: "key that fits the certificate of the authority",
+                remedy: RESTORE,
             });
         }
         Ok(Self {
@@ -134,6 +135,7 @@ impl SigningKey {
             Err(_) => Err(Error::Unusable {
                 path: path.to_owned(),
                 what: "private key",
+                remedy: RESTORE,
             }),
         }
     }

@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::authority::Authority;
 use crate::certificate::Certificate;
-use crate::error::Error;
+use crate::error::{Error, ISSUE};
 use crate::files::Lock;
 use crate::folder::{self, Found};
 use crate::index::Index;
@@ -222,6 +222,7 @@ impl Pki {
             Found::Damaged => Err(Error::Unusable {
                 path: folder,
                 what: "certificate with its key",
+                remedy: ISSUE,
             }),
         }
     }

@@ -18,7 +18,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::command::folder();
         Self {
             pki: Pki::new(folder.path().join("pki")),
             _folder: folder,

@@ -91,6 +91,66 @@ fn a_program_gets_json() {
 }
 
 #[test]
+fn every_command_answers_in_json_or_not_at_all() {
+    let (dir, carry) = (folder(), folder());
+    let path = dir.path();
+    let to = carry.path().display().to_string();
+    let secret = carry.path().join("secret").display().to_string();
+    std::fs::write(&secret, "correct horse\n").unwrap();
+    let cert = path.join("ca/ca.pem").display().to_string();
+    for args in [
+        &["init"][..],
+        &["bundle", "quickstart"],
+        &["issue", "node", "kitchen"],
+        &[
+            "issue",
+            "viewer",
+            "alice",
+            "--p12",
+            "--p12-password-file",
+            &secret,
+        ],
+        &["show", "alice"],
+        &["list"],
+        &["list", "--expiring", "30d"],
+        &["verify", &cert],
+        &["needs-renewal", "alice", "--within", "0%"],
+        &["renew", "alice", "--rekey"],
+        &["renew", "alice", "--within", "66%"],
+        &["renew", "--all", "--within", "30d"],
+        &["revoke", "kitchen", "--reason", "superseded"],
+        &["crl", "--days", "30"],
+        &["export", "alice", "--to", &to],
+        &["export", "alice", "--to", &to, "--format", "c"],
+        &["psk", "add", "kitchen"],
+        &["psk", "list"],
+        &["psk", "remove", "kitchen"],
+        &[
+            "passwd",
+            "add",
+            "viewer",
+            "carol",
+            "--password-file",
+            &secret,
+        ],
+        &["passwd", "list"],
+        &["passwd", "remove", "carol"],
+        &["rotate-ca", "--stage", "prepare"],
+        &["rotate-ca", "--stage", "switch"],
+        &["rotate-ca", "--stage", "finish", "--force"],
+        &["completions", "bash"],
+        &["man", "--to", &to],
+    ] {
+        let answer = json(path, &[args, &["--json"]].concat());
+        assert!(answer.is_object() || answer.is_array(), "{args:?}");
+        // What was taken out once can't be a second time.
+        if args.get(1) != Some(&"remove") {
+            assert_eq!(done(path, &[args, &["--quiet"]].concat()), "", "{args:?}");
+        }
+    }
+}
+
+#[test]
 fn certificates_are_shown_by_name_and_by_file() {
     let dir = folder();
     done(dir.path(), &["bundle", "quickstart"]);

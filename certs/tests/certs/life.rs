@@ -405,6 +405,20 @@ fn a_constrained_node_compiles_its_identity_in() {
         .map(|word| u8::from_str_radix(word.trim_start_matches("0x"), 16).unwrap())
         .collect();
     assert_eq!(bytes, der);
+    let program = to.join("node.c");
+    let text = format!(
+        "#include \"identity.h\"\nint main(void) {{\n  return sizeof nodebus_cert_der == {} \
+         && sizeof nodebus_key_der > 32 && nodebus_ca_der[0] == 0x30 ? 0 : 1;\n}}\n",
+        der.len()
+    );
+    std::fs::write(&program, text).unwrap();
+    let (program, binary) = (file("node.c"), file("node"));
+    let built = peer(
+        "cc",
+        &["-Wall", "-Wextra", "-Werror", "-o", &binary, &program],
+    );
+    assert!(built.status.success(), "{built:?}");
+    assert!(peer(&binary, &[]).status.success());
     for (name, mode) in [
         ("cert.der", 0o644),
         ("key.der", 0o600),
@@ -426,6 +440,11 @@ fn a_kill_while_revoking_or_renewing_leaves_a_usable_pki() {
             &["renew", "--all", "--within", "0%"],
             "broker/bus/...live.new",
         ),
+        (
+            &["rotate-ca", "--stage", "prepare"],
+            "ca/rotation/..new.pem.new",
+        ),
+        (&["rotate-ca", "--stage", "prepare"], "ca/..ca.pem.new"),
     ] {
         let dir = folder();
         let path = dir.path();

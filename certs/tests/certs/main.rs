@@ -8,6 +8,7 @@
 mod bench;
 mod certgen;
 mod command;
+mod errors;
 mod golden;
 mod handshake;
 mod life;
