@@ -25,8 +25,14 @@ pub(crate) enum Refused {
     Malformed,
     /// A push from an address at which no node, or no single one, is known.
     UnknownNode,
-    /// A path or method that is not served.
+    /// A path that is not served.
     NotServed,
+    /// A path that is served does not take this method.
+    Method,
+    /// A registration without a valid name, lifetime or place.
+    Registration,
+    /// The renewal or end of a registration that is not known, or is another node's.
+    UnknownRegistration,
     /// A push in a Content-Format that names no resources.
     Format,
     /// The limit `max_nodes`.
@@ -45,6 +51,9 @@ impl Refused {
             Self::Malformed => "malformed",
             Self::UnknownNode => "unknown_node",
             Self::NotServed => "not_served",
+            Self::Method => "method",
+            Self::Registration => "registration",
+            Self::UnknownRegistration => "unknown_registration",
             Self::Format => "format",
             Self::TooManyNodes => "too_many_nodes",
             Self::TooManyAtAddress => "too_many_at_address",
@@ -59,6 +68,7 @@ impl Refused {
 pub(crate) struct Metrics {
     pub(crate) alive: Counter,
     pub(crate) pushes: Counter,
+    pub(crate) registrations: Counter,
     refused: Family<Reason, Counter>,
     kept_as_bytes: Family<Reason, Counter>,
     discoveries: Family<Outcome, Counter>,
@@ -73,6 +83,11 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register("alive", "Signs of life taken", self.alive.clone());
+        registry.register(
+            "registrations",
+            "Registrations in the Resource Directory taken",
+            self.registrations.clone(),
+        );
         registry.register("pushes", "Values pushed and taken", self.pushes.clone());
         registry.register(
             "requests_refused",

@@ -31,6 +31,8 @@ const MIN_INTERVAL: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(30);
 /// ... but no longer than this.
 const MAX_RETRY: Duration = Duration::from_secs(900);
+/// The reason of a node's end when another one answers at its address.
+const REPLACED: &str = "replaced";
 /// How far into the queue we look for a node whose place is not busy.
 const MAX_LOOK: usize = 1024;
 
@@ -116,11 +118,28 @@ impl Bridge {
 
     /// A sign of life is a reason to ask a node for its resources, unless that was tried lately.
     pub(super) fn consider(&mut self, uid: &Uid, peer: Remote, reset: bool, now: Now) {
-        let early =
-            |node: &super::node::Node| node.discovery.not_before.is_some_and(|at| at > now.mono);
-        if self.nodes.get(uid).is_some_and(|node| !early(node)) {
+        if self.may_discover(uid, now) {
             self.discover(uid, Some(peer), reset, now);
         }
+    }
+
+    /// The same, when it is known where the server of the node is.
+    pub(super) fn consider_at(
+        &mut self,
+        uid: &Uid,
+        places: VecDeque<Remote>,
+        peer: Remote,
+        now: Now,
+    ) {
+        if self.may_discover(uid, now) {
+            self.discover_at(uid, (places, false), Some(peer), false, now);
+        }
+    }
+
+    fn may_discover(&self, uid: &Uid, now: Now) -> bool {
+        let early =
+            |node: &super::node::Node| node.discovery.not_before.is_some_and(|at| at > now.mono);
+        self.nodes.get(uid).is_some_and(|node| !early(node))
     }
 
     /// Asks a node for its resources when its turn comes: where it was found before, or where it may
@@ -130,11 +149,23 @@ impl Bridge {
         let Some(seat) = self.nodes.get(uid).map(|node| node.seat) else {
             return;
         };
-        let (candidates, patient) = match (peer, seat.server, seat.source) {
+        let places = match (peer, seat.server, seat.source) {
             (None, Some(server), _) => (VecDeque::from([server]), false),
             (Some(peer), ..) | (None, None, Some(peer)) => self.candidates(uid, peer),
             (None, None, None) => return,
         };
+        self.discover_at(uid, places, peer, reset, now);
+    }
+
+    /// Asks a node for its resources at these places, as [`Bridge::candidates`] gives them.
+    pub(super) fn discover_at(
+        &mut self,
+        uid: &Uid,
+        (candidates, patient): (VecDeque<Remote>, bool),
+        peer: Option<Remote>,
+        reset: bool,
+        now: Now,
+    ) {
         let Some(node) = self.nodes.get_mut(uid) else {
             return;
         };
@@ -231,7 +262,7 @@ impl Bridge {
     /// The server of a node is found.
     fn discovered(&mut self, uid: &Uid, server: Remote, resources: Vec<Resource>, now: Now) {
         if let Some(other) = self.places.server(server).filter(|other| *other != uid) {
-            self.replace(&other.clone(), now);
+            self.retire(&other.clone(), REPLACED, now);
         }
         self.settle(uid, server, now);
         let Some(node) = self.nodes.get_mut(uid) else {
@@ -335,15 +366,15 @@ impl Bridge {
         self.arm_poll(uid, now);
     }
 
-    /// Another node answers where this one was.
-    fn replace(&mut self, uid: &Uid, now: Now) {
+    /// A node is gone, for a reason that is told: it has left, or another one answers where it was.
+    pub(super) fn retire(&mut self, uid: &Uid, reason: &'static str, now: Now) {
         let Some(node) = self.nodes.get_mut(uid) else {
             return;
         };
         let mut requests = node.list(&[]);
         requests.extend(node.current.take().map(|current| current.id));
         node.urgent.clear();
-        node.replaced = true;
+        node.replaced = reason == REPLACED;
         node.discovery.done = false;
         let seat = Seat {
             server: None,
@@ -356,7 +387,7 @@ impl Bridge {
         self.polls.cancel(uid);
         self.report(Report::Lost {
             uid: uid.clone(),
-            reason: "replaced",
+            reason,
         });
     }
 }

@@ -2,6 +2,7 @@
 //! pushes, reads and writes.
 //!
 //! - `serve`: what nodes ask of us: `POST /alive`, `POST /server`.
+//! - `directory`: nodes that register (RFC 9176).
 //! - `discovery`: where a node's own server is, and what it has.
 //! - `work`, `results`, `answers`: what is asked of a node, one request at a time; what it answered;
 //!   and how that is told.
@@ -11,6 +12,7 @@
 //! runtime's ([`bus::bridge`]); it believes no node's new address before that has answered.
 
 mod answers;
+mod directory;
 mod discovery;
 mod node;
 mod places;
@@ -31,6 +33,7 @@ use rand::rngs::StdRng;
 
 use crate::endpoint::{self, Endpoint, Event, Limits, Remote, RequestId, Timers, Transmit};
 use crate::metrics::Metrics;
+use directory::Directory;
 use discovery::Queue;
 use node::Node;
 use places::{Places, Seat};
@@ -75,6 +78,7 @@ pub(crate) struct Bridge {
     /// What our requests and observations are for.
     asked: HashMap<RequestId, (Uid, Ask)>,
     queue: Queue,
+    directory: Directory,
     /// When the next place is tried for a node's server.
     stagger: Timers<Uid>,
     polls: Timers<Uid>,
@@ -96,6 +100,7 @@ impl Bridge {
             nodes: HashMap::new(),
             places: Places::default(),
             asked: HashMap::new(),
+            directory: Directory::default(),
             stagger: Timers::default(),
             polls: Timers::default(),
             reports: VecDeque::new(),
@@ -124,6 +129,7 @@ impl Bridge {
         while let Some(uid) = self.polls.pop_due(now.mono) {
             self.poll(&uid, now);
         }
+        self.handle_expiries(now);
     }
 
     /// The runtime wants something.
@@ -181,7 +187,11 @@ impl Bridge {
 
     /// When [`Bridge::handle_timeout`] is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let own = [self.stagger.next(), self.polls.next()];
+        let own = [
+            self.stagger.next(),
+            self.polls.next(),
+            self.directory.poll_timeout(),
+        ];
         own.into_iter()
             .chain([self.endpoint.poll_timeout()])
             .flatten()
@@ -231,6 +241,7 @@ impl Bridge {
         self.places.reseat(uid, node.seat, Seat::default());
         self.stagger.cancel(uid);
         self.polls.cancel(uid);
+        self.directory.forget(uid);
         for id in node.requests() {
             self.asked.remove(&id);
             self.endpoint.cancel(id, now.mono);

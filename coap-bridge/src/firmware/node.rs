@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bus::bridge as orders;
 use bus::payload::Resource;
 
-use super::places::{Block, Seat};
+use super::places::{self, Block, Host, Seat};
 use super::wire::Profile;
 use crate::endpoint::{Remote, RequestId};
 
@@ -113,6 +113,12 @@ impl Node {
             urgent: VecDeque::new(),
             reads: VecDeque::new(),
         }
+    }
+
+    /// Whether it is at this address, as far as is known.
+    pub(super) fn is_at(&self, host: Host) -> bool {
+        let place = self.seat.server.or(self.seat.source);
+        place.is_some_and(|place| places::host(place) == host)
     }
 
     pub(super) fn profile(&self) -> Profile {

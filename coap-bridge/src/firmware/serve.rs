@@ -1,5 +1,6 @@
 //! What nodes ask of us.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bus::bridge::{Report, Uid};
@@ -11,6 +12,7 @@ use super::wire::{self, Alive, Unreadable};
 use super::{Bridge, SHED_CON, SHED_NON};
 use crate::endpoint::options::{format, number};
 use crate::endpoint::{Code, ExchangeId, Method, Remote, Request, Response};
+use crate::link_format::{self, Link};
 use crate::metrics::Refused;
 
 /// `reset` and `alive` leave a starting node back to back in any order: within this time they are
@@ -25,7 +27,7 @@ const MAX_ECHO: usize = 256;
 
 /// What we have ourselves. Less than three times the question: strangers may ask it (RFC 7252
 /// section 11.3).
-pub(super) const RESOURCES: &str = "</alive>,</server>";
+pub(super) const RESOURCES: &str = r#"</alive>,</server>,</rd>;rt="core.rd";ct=40"#;
 
 impl Bridge {
     pub(super) fn serve(
@@ -45,15 +47,22 @@ impl Bridge {
         let response = match (request.method, path.as_deref()) {
             (Method::Post, Some("alive")) => self.serve_alive(peer, request, now),
             (Method::Post, Some("server")) => self.serve_push(peer, request, now),
-            (Method::Get, Some(".well-known/core")) => Ok(list(request)),
-            (_, Some("alive" | "server" | ".well-known/core")) => {
-                self.metrics.refused(Refused::NotServed);
-                Ok(Response::new(Code::METHOD_NOT_ALLOWED))
+            (Method::Get, Some(".well-known/core")) => {
+                let list = list(request);
+                // A group is not told that nothing was found (RFC 7252 section 8.2).
+                if multicast && list.payload.is_empty() {
+                    return self.endpoint.ignore(exchange);
+                }
+                Ok(list)
             }
-            _ => {
-                self.metrics.refused(Refused::NotServed);
-                Ok(Response::new(Code::NOT_FOUND))
+            (_, Some(path @ ("rd" | ".well-known/rd"))) => {
+                self.serve_directory(path, peer, request, now)
             }
+            (_, Some(path)) if path.starts_with("rd/") => {
+                self.serve_directory(path, peer, request, now)
+            }
+            (_, Some("alive" | "server" | ".well-known/core")) => Err(Refused::Method),
+            _ => Err(Refused::NotServed),
         };
         match response {
             Ok(response) => self.endpoint.respond(exchange, response, now.mono),
@@ -79,14 +88,20 @@ impl Bridge {
         if self.nodes.contains_key(&alive.uid) {
             self.handle_alive(&alive, peer, now);
         } else {
-            self.admit(&alive.uid, peer, now)?;
+            self.admit(&alive.uid, peer, None, now)?;
         }
         self.metrics.alive.inc();
         Ok(received(request))
     }
 
-    /// A node that was not known.
-    fn admit(&mut self, uid: &Uid, peer: Remote, now: Now) -> Result<(), Refused> {
+    /// A node that was not known; `server`: where its server is, if it says so.
+    pub(super) fn admit(
+        &mut self,
+        uid: &Uid,
+        peer: Remote,
+        server: Option<Remote>,
+        now: Now,
+    ) -> Result<(), Refused> {
         if self.nodes.len() >= self.rules.max_nodes {
             return Err(Refused::TooManyNodes);
         }
@@ -98,8 +113,11 @@ impl Bridge {
             source: Some(peer),
         };
         self.places.reseat(uid, Seat::default(), seat);
-        let (candidates, _) = self.candidates(uid, peer);
-        let address = candidates.front().copied().unwrap_or(peer).to_string();
+        let places = match server {
+            Some(server) => (VecDeque::from([server]), false),
+            None => self.candidates(uid, peer),
+        };
+        let address = places.0.front().copied().unwrap_or(peer).to_string();
         let mut node = Node::new(seat, address.clone());
         node.seen = Some(now.mono);
         node.started = Some(now.mono);
@@ -109,7 +127,7 @@ impl Bridge {
             address,
             reset: false,
         });
-        self.discover(uid, Some(peer), false, now);
+        self.discover_at(uid, places, Some(peer), false, now);
         Ok(())
     }
 
@@ -138,9 +156,10 @@ impl Bridge {
         let address = node.announced.clone();
         let rediscover = restarted || !node.discovery.done;
         // Its server answers at another port than it sends from, unless that is the standard port.
-        let other_port = seat
-            .server
-            .is_some_and(|server| server != peer && server.address().port() != super::COAP_PORT);
+        let other_port = !self.directory.holds(uid)
+            && seat.server.is_some_and(|server| {
+                server != peer && server.address().port() != super::COAP_PORT
+            });
         self.reseat(
             uid,
             Seat {
@@ -210,7 +229,13 @@ fn received(request: &Request) -> Response {
 fn list(request: &Request) -> Response {
     match request.options.uint(number::ACCEPT) {
         Some(accept) if accept != u32::from(format::LINK) => Response::new(Code::NOT_ACCEPTABLE),
-        _ => Response::content(format::LINK, RESOURCES),
+        _ if request.queries().next().is_none() => Response::content(format::LINK, RESOURCES),
+        _ => {
+            let links = link_format::parse(RESOURCES);
+            let wanted = |link: &&Link| request.queries().all(|argument| link.matches(argument));
+            let list = link_format::write(links.iter().filter(wanted));
+            Response::content(format::LINK, list)
+        }
     }
 }
 
@@ -224,6 +249,12 @@ fn refusal(refused: Refused) -> Response {
         ),
         Refused::UnknownNode => say(Code::NOT_FOUND, "send /alive first"),
         Refused::NotServed => Response::new(Code::NOT_FOUND),
+        Refused::Method => Response::new(Code::METHOD_NOT_ALLOWED),
+        Refused::Registration => say(
+            Code::BAD_REQUEST,
+            "send ep=<name>, lt=<seconds>, base=<scheme>://<your address>:<port>",
+        ),
+        Refused::UnknownRegistration => say(Code::NOT_FOUND, "register anew"),
         Refused::TooManyResources => say(Code::FORBIDDEN, "too many resources"),
         Refused::TooManyNodes | Refused::TooManyAtAddress | Refused::Overload => {
             Response::new(Code::SERVICE_UNAVAILABLE).with_max_age(BUSY_MAX_AGE)
