@@ -185,9 +185,9 @@ pub enum InvalidRequest {
     /// Nothing in it.
     #[error("the payload is empty: send a value, or {{\"v\": value}}")]
     Empty,
-    /// An object with other members than `v`, `id` and `timeout_ms`, or of the wrong types.
+    /// An object with other members than `v`, `id`, `timeout_ms` and `method`, or of the wrong types.
     #[error(
-        "the object is not {{\"v\": value, \"id\": text, \"timeout_ms\": number}} (id and timeout_ms may be left out)"
+        "the object is not {{\"v\": value, \"id\": text, \"timeout_ms\": number, \"method\": \"put\", \"post\", \"patch\", \"ipatch\" or \"fetch\"}} (all but v may be left out)"
     )]
     WrongShape,
     /// The id is longer than [`MAX_REQUEST_ID`].
@@ -195,11 +195,31 @@ pub enum InvalidRequest {
     LongId,
 }
 
+/// How a value goes to a resource (RFC 7252 section 5.8, RFC 8132). A node that knows nothing of these
+/// takes [`SetMethod::Put`] only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SetMethod {
+    /// It is what the resource holds from now on.
+    #[default]
+    Put,
+    /// The resource does something with it.
+    Post,
+    /// It says what is to change.
+    Patch,
+    /// The same; saying it twice changes nothing more.
+    IPatch,
+    /// It is a question; the ack has the answer in `v`, and nothing changes.
+    Fetch,
+}
+
 /// `nodes/<n>/res/<r>/set`: a bare scalar, or an object with the value in `v`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SetRequest {
     /// The value to write.
     pub v: Value,
+    /// How.
+    pub method: SetMethod,
     /// What the ack will carry.
     pub id: Option<String>,
     /// How long the asker will wait, in milliseconds.
@@ -210,6 +230,8 @@ pub struct SetRequest {
 #[serde(deny_unknown_fields)]
 struct SetObject {
     v: Value,
+    #[serde(default)]
+    method: SetMethod,
     id: Option<String>,
     timeout_ms: Option<u64>,
 }
@@ -246,6 +268,7 @@ impl SetRequest {
             let id = checked_id(object.id)?;
             return Ok(Self {
                 v: object.v,
+                method: object.method,
                 id,
                 timeout_ms: object.timeout_ms,
             });
@@ -253,6 +276,7 @@ impl SetRequest {
         let v = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
         Ok(Self {
             v,
+            method: SetMethod::Put,
             id: None,
             timeout_ms: None,
         })
@@ -403,6 +427,25 @@ mod tests {
             Some("c-42"),
         );
         set(r#"{"v":{"r":1}}"#, json!({"r": 1}), None);
+    }
+
+    #[test]
+    fn a_set_may_name_its_method() {
+        let method = |payload: &str| SetRequest::parse(payload.as_bytes()).map(|set| set.method);
+        assert_eq!(method("1"), Ok(SetMethod::Put));
+        assert_eq!(method(r#"{"v":1}"#), Ok(SetMethod::Put));
+        for (name, expected) in [
+            ("put", SetMethod::Put),
+            ("post", SetMethod::Post),
+            ("patch", SetMethod::Patch),
+            ("ipatch", SetMethod::IPatch),
+            ("fetch", SetMethod::Fetch),
+        ] {
+            let payload = format!(r#"{{"v":1,"method":"{name}"}}"#);
+            assert_eq!(method(&payload), Ok(expected));
+        }
+        let unknown = method(r#"{"v":1,"method":"delete"}"#);
+        assert_eq!(unknown, Err(InvalidRequest::WrongShape));
     }
 
     #[test]

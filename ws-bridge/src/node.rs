@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bus::bridge::{Action, Answer, Report, Request, RequestId, Sample, Uid};
-use bus::payload::AckStatus;
+use bus::payload::{AckStatus, SetMethod};
 use bus::time::Now;
 use serde_json::Value;
 
@@ -155,7 +155,12 @@ impl Node {
             return;
         }
         let (frame, waits) = match request.action {
-            Action::Set { path, value } => {
+            Action::Set { method, .. } if method != SetMethod::Put => {
+                let why = "a WebSocket node takes the method put only";
+                self.answer(request.id, refusal(AckStatus::Rejected, why));
+                return;
+            }
+            Action::Set { path, value, .. } => {
                 let value = self.as_the_node_writes(&path, value);
                 let frame = Frame::Text(message::write(&path, &value));
                 (frame, Waits::Set { path, value })

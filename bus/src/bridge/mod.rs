@@ -23,7 +23,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::id::BridgeId;
-use crate::payload::{AckStatus, Resource};
+use crate::payload::{AckStatus, Resource, SetMethod};
 use crate::time::Timestamp;
 use crate::topic::Base;
 pub use runtime::{Orders, Reporter, start};
@@ -210,6 +210,8 @@ pub enum Action {
         path: String,
         /// What to write.
         value: Value,
+        /// How. A driver whose protocol has no such method answers `rejected`.
+        method: SetMethod,
     },
     /// Read a resource; report the reading, then answer with its value.
     Get {

@@ -56,6 +56,10 @@ pub mod format {
     pub const OCTETS: u16 = 42;
     /// application/json
     pub const JSON: u16 = 50;
+    /// application/json-patch+json
+    pub const JSON_PATCH: u16 = 51;
+    /// application/merge-patch+json
+    pub const MERGE_PATCH_JSON: u16 = 52;
     /// application/cbor (RFC 8949)
     pub const CBOR: u16 = 60;
     /// application/senml+json (RFC 8428)

@@ -43,6 +43,10 @@ impl Bridge {
             Ask::Write { path, id, deadline } => {
                 self.end_write(&uid, path, id, deadline, result, now);
             }
+            Ask::Fetch { path, id } => {
+                self.seen_if_ok(&uid, &result);
+                self.answer(id, fetched(&path, result, now));
+            }
             Ask::Ping(id) => {
                 self.seen_if_ok(&uid, &result);
                 self.answer(
@@ -229,5 +233,18 @@ impl Bridge {
             }
         }
         self.arm_poll(&uid, now);
+    }
+}
+
+/// The answer to a question: what the resource said, which is not its state.
+fn fetched(path: &str, result: Result<Response, RequestError>, now: Now) -> Answer {
+    match result {
+        Ok(response) if response.code.is_success() => {
+            let (readings, _) = wire::read(path, response.format(), &response.payload, now.wall);
+            let said = readings.into_iter().next_back();
+            answered(response.code, said.map(|reading| reading.sample.v))
+        }
+        Ok(response) => answered(response.code, None),
+        Err(error) => failed(error, &error.to_string()),
     }
 }

@@ -1,8 +1,9 @@
 //! The payloads of firmwares: signs of life, pushes, values, writes.
 
 use bus::bridge::{Sample, Uid};
-use bus::payload::Resource;
+use bus::payload::{Resource, SetMethod};
 use bus::time::Timestamp;
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::content::{self, Content, Flaw, Record};
@@ -309,6 +310,31 @@ fn led(value: &Value) -> Result<&'static str, Unwritable> {
         Value::String(text) if matches!(text.as_str(), "0" | "false") => Ok("0"),
         Value::String(text) if matches!(text.as_str(), "1" | "true") => Ok("1"),
         _ => Err(Unwritable::Led),
+    }
+}
+
+/// The same request with the method that the bus asks for. A change to JSON says of which kind it is:
+/// an object is merged (RFC 7396), an array is a list of operations (RFC 6902).
+pub(super) fn with_method(request: Request, method: SetMethod, value: &Value) -> Request {
+    let patch = match value {
+        Value::Object(_) => Some(format::MERGE_PATCH_JSON),
+        Value::Array(_) => Some(format::JSON_PATCH),
+        _ => None,
+    };
+    let (method, patch) = match method {
+        SetMethod::Put => (Method::Put, None),
+        SetMethod::Post => (Method::Post, None),
+        SetMethod::Fetch => (Method::Fetch, None),
+        SetMethod::Patch => (Method::Patch, patch),
+        SetMethod::IPatch => (Method::IPatch, patch),
+    };
+    let request = Request { method, ..request };
+    match patch {
+        Some(format) => {
+            let json = Bytes::from(value.to_string());
+            request.with_payload(json).with_format(format)
+        }
+        None => request,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bus::bridge::{self as orders, Action, Answer, Report, Uid};
+use bus::payload::SetMethod;
 use bus::time::Now;
 
 use super::Bridge;
@@ -25,6 +26,8 @@ pub(super) enum Ask {
         id: orders::RequestId,
         deadline: Instant,
     },
+    /// A question to a resource, for the bus.
+    Fetch { path: String, id: orders::RequestId },
     /// Whether the node answers, for the bus.
     Ping(orders::RequestId),
 }
@@ -114,7 +117,11 @@ impl Bridge {
                 let request = Request::new(Method::Get, ".well-known/core");
                 self.ask(uid, request, Ask::Ping(id), timeout, now);
             }
-            Action::Set { path, value } => {
+            Action::Set {
+                path,
+                value,
+                method,
+            } => {
                 let node = self.nodes.get(uid);
                 let listed = node.and_then(|node| node.resources.get(&path)?.listed.as_ref());
                 let profile = node.map_or(wire::Profile::Limited, super::node::Node::profile);
@@ -122,7 +129,11 @@ impl Bridge {
                 let last = entry.and_then(|entry| entry.format);
                 match wire::write(&path, listed, last, &value, profile) {
                     Ok(request) => {
-                        let ask = Ask::Write { path, id, deadline };
+                        let request = wire::with_method(request, method, &value);
+                        let ask = match method {
+                            SetMethod::Fetch => Ask::Fetch { path, id },
+                            _ => Ask::Write { path, id, deadline },
+                        };
                         self.ask(uid, request, ask, timeout, now);
                     }
                     Err(error) => self.answer(id, rejected(&error.to_string())),
@@ -245,6 +256,7 @@ impl Bridge {
     fn refuse(&mut self, ask: Ask, answer: Answer) {
         match ask {
             Ask::Write { id, .. }
+            | Ask::Fetch { id, .. }
             | Ask::Ping(id)
             | Ask::Read {
                 then: Then::Answer(id),

@@ -97,9 +97,18 @@ impl Registry {
             // Message Expiry on a set is its time-out (MQTT 5 section 3.3.2.3.3).
             let expiry = message.expiry.map(|seconds| u64::from(seconds) * 1000);
             return Some(match SetRequest::parse(&message.payload) {
-                Ok(SetRequest { v, id, timeout_ms }) => {
+                Ok(SetRequest {
+                    v: value,
+                    method,
+                    id,
+                    timeout_ms,
+                }) => {
                     asked.id = id;
-                    let action = Ok(Wish::Do(Action::Set { path, value: v }));
+                    let action = Ok(Wish::Do(Action::Set {
+                        path,
+                        value,
+                        method,
+                    }));
                     Wanted {
                         asked,
                         action,

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::bridge::{Action, Answer, Request};
 use crate::id::BridgeId;
-use crate::payload::AckStatus;
+use crate::payload::{AckStatus, SetMethod};
 use crate::time;
 use crate::topic::Base;
 
@@ -219,7 +219,8 @@ fn a_write_gets_exactly_one_ack() {
         request.action,
         Action::Set {
             path: "led".into(),
-            value: json!(1)
+            value: json!(1),
+            method: SetMethod::Put,
         }
     );
     sim.pass_time(Duration::from_millis(37));

@@ -31,6 +31,8 @@ pub(super) struct Server {
     pub(super) values: BTreeMap<String, String>,
     /// What was asked, as `GET led`, with Observe as `OBS led`, and with the payload: `PUT led 1`.
     pub(super) asked: Vec<String>,
+    /// The Content-Format of the last request.
+    pub(super) format: Option<u16>,
     /// What a PUT is answered with.
     pub(super) put: Code,
     /// Paths that can't be read.
@@ -57,6 +59,7 @@ impl Server {
                 .map(|(path, value)| ((*path).to_owned(), (*value).to_owned()))
                 .collect(),
             asked: Vec::new(),
+            format: None,
             put: Code::CHANGED,
             write_only: BTreeSet::new(),
             mute: BTreeSet::new(),
@@ -67,6 +70,7 @@ impl Server {
 
     fn answer(&mut self, request: &Request) -> Response {
         let path = request.path().unwrap();
+        self.format = request.format().or(self.format);
         let observes = request.options.uint(number::OBSERVE) == Some(0);
         let payload = String::from_utf8_lossy(&request.payload).into_owned();
         self.asked.push(match (request.method, observes) {
@@ -91,7 +95,8 @@ impl Server {
                 }
                 response
             }
-            (Method::Put, Some(value)) => {
+            (Method::Fetch, Some(value)) => Response::content(0, format!("{payload}={value}")),
+            (Method::Put | Method::Post | Method::Patch | Method::IPatch, Some(value)) => {
                 if self.put.is_success() {
                     *value = payload;
                 }

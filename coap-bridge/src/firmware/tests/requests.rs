@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::bench::{Bench, Server, addr};
 use crate::endpoint::Code;
+use crate::endpoint::options::format;
 
 const SERVER: &str = "10.0.0.1:5683";
 
@@ -58,6 +59,33 @@ fn another_node_gets_what_is_asked() {
     assert_eq!(ack(&bench, "js")[0], json!("ok"));
     bench.bus("nodes/a/res/led/set", "#ff8800");
     assert_eq!(bench.value("a", "led"), json!("#ff8800"));
+}
+
+#[test]
+fn the_bus_may_choose_the_method() {
+    let mut bench = bench(r#"</led>;rt="light",</name>,</js>"#);
+    for (method, asked) in [
+        ("put", "PUT"),
+        ("post", "POST"),
+        ("patch", "PATCH"),
+        ("ipatch", "IPATCH"),
+    ] {
+        let payload = format!(r#"{{"v":"x","method":"{method}"}}"#);
+        bench.bus("nodes/a/res/js/set", &payload);
+        let asked = format!("{asked} JS X");
+        assert_eq!(bench.server(SERVER).take_asked(), [&asked, "GET js"]);
+        assert_eq!(ack(&bench, "js"), json!(["ok", "2.04", "x"]));
+    }
+    bench.bus("nodes/a/res/js/set", r#"{"v":{"a":1},"method":"patch"}"#);
+    let merged = bench.server(SERVER).format;
+    assert_eq!(merged, Some(format::MERGE_PATCH_JSON));
+    bench.bus("nodes/a/res/led/set", r#"{"v":"is","method":"fetch"}"#);
+    assert_eq!(ack(&bench, "led"), json!(["ok", "2.05", "is=0"]));
+    assert_eq!(
+        bench.value("a", "led"),
+        json!(0),
+        "a question changes nothing"
+    );
 }
 
 #[test]
