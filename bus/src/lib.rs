@@ -19,3 +19,4 @@ pub mod shutdown;
 pub mod time;
 pub mod tls;
 pub mod topic;
+pub mod watch;

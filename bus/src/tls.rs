@@ -3,8 +3,6 @@
 //! A folder holds `ca.pem` (trust anchors), `cert.pem` (end-entity certificate, then intermediates)
 //! and `key.pem`; `certgen` writes it.
 
-mod watch;
-
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -24,7 +22,6 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::time::{Timestamp, now};
-pub use watch::Watch;
 
 /// Why an identity's files can't be used; names the file and the remedy.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use certs::{Bundle, Certificate, Identity, Initialised, Issued, Outcome, Pkcs12, Reason};
+use certs::{Bundle, Certificate, Identity, Initialised, Issued, Outcome, Pkcs12, Reason, Role};
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -88,21 +88,27 @@ pub(crate) fn issued(answer: &Issued, now: OffsetDateTime) -> String {
         }
         None => {}
     }
-    if identity.role.is_server() {
-        lines(
-            &mut text,
-            &[format!("Next: start it with `--pki {place}`.")],
-        );
-    } else {
-        lines(
-            &mut text,
-            &[
-                "Next: use it, for instance so:".to_owned(),
-                format!("  {}", mosquitto_sub(folder)),
-            ],
-        );
-    }
+    text += &next(identity.role, folder);
     text
+}
+
+/// What a certificate of this role is for.
+fn next(role: Role, folder: &Path) -> String {
+    let place = folder.display();
+    match role {
+        Role::Broker => format!("Next: start it with `nodebus bus --pki {place}`.\n"),
+        Role::DashboardServer => {
+            format!("Next: start the dashboard with `--set dashboard_gw.https_pki={place}`.\n")
+        }
+        Role::Bridge => format!("Next: start the bridge with `--pki {place}`.\n"),
+        Role::Dashboard => format!("Next: start it with `nodebus dashboard-gw --pki {place}`.\n"),
+        Role::Operator | Role::Viewer | Role::Node | Role::Admin => {
+            format!(
+                "Next: use it, for instance so:\n  {}\n",
+                mosquitto_sub(folder)
+            )
+        }
+    }
 }
 
 pub(crate) fn bundle(answer: &Bundle, now: OffsetDateTime) -> String {
@@ -158,7 +164,7 @@ pub(crate) fn bundle(answer: &Bundle, now: OffsetDateTime) -> String {
     let viewer = answer
         .issued
         .iter()
-        .find(|one| one.identity.role == certs::Role::Viewer);
+        .find(|one| one.identity.role == Role::Viewer);
     if let Some(viewer) = viewer {
         lines(
             &mut text,

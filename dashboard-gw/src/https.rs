@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 
 use bus::admin::Admin;
 use bus::shutdown::Shutdown;
-use bus::tls::{Identity, TlsError, Watch};
+use bus::tls::{Identity, TlsError};
+use bus::watch::Watch;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;

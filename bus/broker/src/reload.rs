@@ -3,31 +3,19 @@
 //! What can't be used is told and counted, and what was in force stays.
 
 use std::error::Error;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bus::admin::Admin;
+use bus::watch::{LOOK, Stamp};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::broker::Broker;
 use crate::gate::Sources;
 use crate::tls::{ServerTlsError, Trust};
 
-/// Between two looks at the files. A change is taken up when the next look finds no further one, so
-/// that a file is not read while it is written.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// What tells one state of the files from another: device time of change, size and inode.
-pub(crate) type Stamp = Vec<Option<(i64, i64, u64, u64)>>;
-
 /// How the files are now.
 pub(crate) fn stamp(sources: &Sources) -> Stamp {
-    let stamp = |path| {
-        let file = std::fs::metadata(path).ok()?;
-        Some((file.mtime(), file.mtime_nsec(), file.size(), file.ino()))
-    };
-    sources.paths().map(stamp).collect()
+    bus::watch::stamp(sources.paths())
 }
 
 /// Completes at a SIGHUP, never when the system gives none.

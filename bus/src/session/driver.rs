@@ -21,7 +21,7 @@ use super::outbox::{CAPACITY, Outbox};
 use super::{Message, Publication, PublishError, Qos, SessionConfig, SessionError, SessionEvent};
 use crate::admin::Admin;
 use crate::shutdown::Shutdown;
-use crate::tls::Watch;
+use crate::watch::Watch;
 
 /// Unacknowledged publications on the wire; rumqttc reserves about 200 bytes for each.
 const INFLIGHT: u16 = 8192;

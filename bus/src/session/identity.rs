@@ -9,7 +9,8 @@ use rustls_pki_types::CertificateDer;
 
 use super::SessionConfig;
 use crate::admin::Admin;
-use crate::tls::{Identity, TlsError, Watch};
+use crate::tls::{Identity, TlsError};
+use crate::watch::Watch;
 
 /// Whose files a session uses. Clones share what is shown.
 #[derive(Debug, Clone)]

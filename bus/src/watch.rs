@@ -1,4 +1,4 @@
-//! Noticing that files were replaced, such as renewed certificates.
+//! Noticing that files were replaced while a part runs, such as renewed certificates.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -6,17 +6,18 @@ use std::time::Duration;
 
 /// Between two looks at the files. A change is taken up when the next look finds no further one, so
 /// that a file is not read while it is written.
-const LOOK: Duration = Duration::from_secs(1);
+pub const LOOK: Duration = Duration::from_secs(1);
 
 /// What tells one state of the files from another: time of change, size and inode of each.
-type Stamp = Vec<Option<(i64, i64, u64, u64)>>;
+pub type Stamp = Vec<Option<(i64, i64, u64, u64)>>;
 
-fn stamp(paths: &[PathBuf]) -> Stamp {
-    let stamp = |path: &PathBuf| {
+/// How files are now; one that isn't there has none.
+pub fn stamp(paths: impl IntoIterator<Item = PathBuf>) -> Stamp {
+    let stamp = |path: PathBuf| {
         let file = std::fs::metadata(path).ok()?;
         Some((file.mtime(), file.mtime_nsec(), file.size(), file.ino()))
     };
-    paths.iter().map(stamp).collect()
+    paths.into_iter().map(stamp).collect()
 }
 
 /// The files of an identity, looked at once a second.
@@ -34,7 +35,7 @@ impl Watch {
     #[must_use]
     pub fn new(folder: &Path) -> Self {
         let paths = ["ca.pem", "cert.pem", "key.pem"].map(|name| folder.join(name));
-        let now = stamp(&paths);
+        let now = stamp(paths.clone());
         Self {
             paths: paths.to_vec(),
             taken_up: now.clone(),
@@ -48,7 +49,7 @@ impl Watch {
             tokio::time::sleep(LOOK).await;
             let paths = self.paths.clone();
             // A file system may keep one waiting.
-            let Ok(now) = tokio::task::spawn_blocking(move || stamp(&paths)).await else {
+            let Ok(now) = tokio::task::spawn_blocking(move || stamp(paths)).await else {
                 continue;
             };
             let last = std::mem::replace(&mut self.looked, now);
@@ -75,7 +76,7 @@ mod tests {
             std::fs::write(&path, content).unwrap();
             let noticed = tokio::time::timeout(patience, watch.changed()).await;
             assert!(noticed.is_ok());
-            assert_eq!(watch.taken_up, stamp(&watch.paths));
+            assert_eq!(watch.taken_up, stamp(watch.paths.clone()));
         }
         let quiet = tokio::time::timeout(3 * LOOK, watch.changed()).await;
         assert!(quiet.is_err(), "nothing changed");
