@@ -1,34 +1,17 @@
 //! The brokers under test: started once, ended with the test's process.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::Duration;
 
-/// What mosquitto 2.0.11 itself fails, and why.
-const MOSQUITTO_FAILS: &[(&str, &str)] = &[
-    (
-        "mqtt311_2_2_2_2_reserved_flags",
-        "takes a PINGREQ with reserved flags",
-    ),
-    (
-        "mqtt5_2_1_3_1_reserved_flags",
-        "takes a PINGREQ with reserved flags",
-    ),
-    (
-        "mqtt5_3_3_2_14_wildcard_response_topic",
-        "does not look into the Response Topic",
-    ),
-    (
-        "mqtt5_3_3_4_6_subscription_id",
-        "takes a Subscription Identifier from a client",
-    ),
-];
+use super::client;
 
 pub(crate) struct Broker {
-    name: &'static str,
+    pub(crate) name: &'static str,
     pub(crate) address: String,
     /// Its end of input ends the broker.
     _keeper: Option<Child>,
@@ -91,7 +74,7 @@ fn mosquitto() -> Broker {
     drop(free);
     let file = dir.path().join("mosquitto.conf");
     let text = format!(
-        "listener {} 127.0.0.1\nallow_anonymous true\npersistence false\n",
+        "listener {} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n",
         address.port()
     );
     std::fs::write(&file, text).unwrap();
@@ -117,25 +100,80 @@ fn mosquitto() -> Broker {
     }
 }
 
-/// Runs a test against each broker and fails if one fails that shouldn't.
-pub(crate) fn on_each(test: &str, body: impl Fn(&Broker)) {
+fn brokers() -> &'static [Broker] {
     static BROKERS: OnceLock<Vec<Broker>> = OnceLock::new();
-    let brokers = BROKERS.get_or_init(|| match std::env::var("MQTT_BROKER") {
+    BROKERS.get_or_init(|| match std::env::var("MQTT_BROKER") {
         Ok(address) => vec![Broker {
             name: "MQTT_BROKER",
             address,
             _keeper: None,
         }],
         Err(_) => vec![ours(), mosquitto()],
+    })
+}
+
+/// The names of brokers that passed.
+type Passed = Arc<OnceLock<Vec<&'static str>>>;
+
+/// The outcome of a check, to come; a check that shows several statements is made once.
+fn outcome(check: &'static str) -> Passed {
+    static OUTCOMES: Mutex<BTreeMap<&str, Passed>> = Mutex::new(BTreeMap::new());
+    OUTCOMES.lock().unwrap().entry(check).or_default().clone()
+}
+
+/// Makes a check of each broker at a time, unless it was made; gives who passed. Who is `hopeless`
+/// fails, and need not be waited for.
+fn make(
+    check: &'static str,
+    hopeless: Option<&str>,
+    body: impl Fn(&Broker) + Sync,
+) -> Vec<&'static str> {
+    let passes = |broker: &Broker| {
+        client::be_patient(hopeless != Some(broker.name));
+        catch_unwind(AssertUnwindSafe(|| body(broker))).is_ok()
+    };
+    let outcome = outcome(check);
+    let passed = outcome.get_or_init(|| {
+        std::thread::scope(|scope| {
+            let start = |broker| (broker, scope.spawn(move || passes(broker)));
+            let checks: Vec<(&Broker, _)> = brokers().iter().map(start).collect();
+            let done = checks.into_iter();
+            done.filter_map(|(broker, check)| check.join().unwrap().then_some(broker.name))
+                .collect()
+        })
     });
-    let mut failed = Vec::new();
-    for broker in brokers {
-        let known = MOSQUITTO_FAILS.iter().find(|(name, _)| *name == test);
-        if let (Some((_, reason)), "mosquitto") = (known, broker.name) {
-            eprintln!("mosquitto is left out: {reason}");
-        } else if catch_unwind(AssertUnwindSafe(|| body(broker))).is_err() {
-            failed.push(broker.name);
+    passed.clone()
+}
+
+/// Begins the slow checks, once. What a hopeless check says is not worth reading.
+fn begin() {
+    static BEGUN: Once = Once::new();
+    BEGUN.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if client::is_patient() {
+                loud(panic);
+            }
+        }));
+        for &(check, body, version) in super::SLOW {
+            std::thread::spawn(move || make(check, None, |broker| body(broker, version)));
+        }
+    });
+}
+
+/// Makes a check of each broker, and fails if one fails that shouldn't, or mosquitto passes although
+/// `defect` says that it can't.
+pub(crate) fn on_each(check: &'static str, defect: Option<&str>, body: impl Fn(&Broker) + Sync) {
+    begin();
+    let hopeless = defect.map(|_| "mosquitto");
+    let passed = make(check, hopeless, body);
+    for Broker { name, .. } in brokers() {
+        let has_passed = passed.contains(name);
+        if hopeless == Some(name) {
+            let defect = defect.unwrap_or_default();
+            assert!(!has_passed, "{name} passes, although it {defect}");
+        } else {
+            assert!(has_passed, "{name} fails");
         }
     }
-    assert!(failed.is_empty(), "{test}: failed by {failed:?}");
 }

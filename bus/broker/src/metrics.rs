@@ -41,6 +41,8 @@ pub(crate) struct Metrics {
     pub(crate) clients: Gauge,
     /// Sessions, with clients present or absent.
     pub(crate) sessions: Gauge,
+    /// Sessions whose clients did not come back.
+    pub(crate) expired_sessions: Counter,
     /// Messages lost in the message core.
     pub(crate) gaps: Counter,
     /// Commits of the store.
@@ -110,6 +112,11 @@ impl Metrics {
             "sessions",
             "Sessions, clients present or absent",
             self.sessions.clone(),
+        );
+        r.register(
+            "expired_sessions",
+            "Sessions that ended because their clients did not come back",
+            self.expired_sessions.clone(),
         );
         r.register(
             "gap_messages",

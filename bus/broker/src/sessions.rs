@@ -255,6 +255,7 @@ impl Sessions {
         let clients = present.count();
         drop(registry);
         ended.iter().for_each(|handle| self.end(handle));
+        self.metrics.expired_sessions.inc_by(ended.len() as u64);
         self.metrics
             .clients
             .set(i64::try_from(clients).unwrap_or(i64::MAX));

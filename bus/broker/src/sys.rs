@@ -22,7 +22,7 @@ pub(crate) struct Sys {
 }
 
 /// What there is to tell, by topic.
-fn values(metrics: &Metrics, uptime: u64) -> [(&'static str, String); 9] {
+fn values(metrics: &Metrics, uptime: u64) -> [(&'static str, String); 10] {
     let (connected, total) = (metrics.clients.get(), metrics.sessions.get());
     let absent = (total - connected).max(0);
     [
@@ -33,6 +33,10 @@ fn values(metrics: &Metrics, uptime: u64) -> [(&'static str, String); 9] {
         ("$SYS/broker/uptime", format!("{uptime} seconds")),
         ("$SYS/broker/clients/connected", connected.to_string()),
         ("$SYS/broker/clients/disconnected", absent.to_string()),
+        (
+            "$SYS/broker/clients/expired",
+            metrics.expired_sessions.get().to_string(),
+        ),
         (
             "$SYS/broker/clients/total",
             (connected + absent).to_string(),
