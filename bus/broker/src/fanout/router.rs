@@ -20,7 +20,7 @@ use rumqttd::protocol::{Packet, Publish};
 use rumqttd::{Router, RouterConfig};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::hub::{Hub, HubTask};
+use self::hub::{Hub, HubLink, HubTask};
 use self::pace::{Marks, Pace};
 use super::name::internal_topic;
 use super::{Fanout, Link, Pending, Sink, Stopped};
@@ -67,8 +67,8 @@ pub(crate) struct RouterFanout {
     hubs: Vec<Arc<Hub>>,
     /// Sessions so far, which take the hubs in turns.
     sessions: AtomicUsize,
-    /// Brings the marks of [`Pace`] back, on a link of its own.
-    _marks: (Arc<dyn Sink>, Box<dyn Link>),
+    /// Bring the marks of [`Pace`] back, over each hub.
+    _marks: Vec<(Arc<dyn Sink>, HubLink)>,
     /// Ends the hubs' tasks.
     _end: DropGuard,
 }
@@ -78,7 +78,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl RouterFanout {
-    /// Starts the Router's thread, with as many hubs as there are processors.
+    /// Starts the Router's thread, with as many hubs as there are processors, within bounds.
     pub(crate) async fn start(metrics: Arc<Metrics>, shutdown: &Shutdown) -> Result<Self, Stopped> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self::with_hubs(processors.min(MAX_HUBS), metrics, shutdown).await
@@ -90,8 +90,8 @@ impl RouterFanout {
         shutdown: &Shutdown,
     ) -> Result<Self, Stopped> {
         let config = RouterConfig {
-            // The hubs, the publishing link and that of the marks.
-            max_connections: hubs + 2,
+            // The hubs and the publishing link.
+            max_connections: hubs + 1,
             max_outgoing_packet_count: READ_MESSAGES,
             max_segment_size: SEGMENT_BYTES,
             max_segment_count: SEGMENTS,
@@ -111,27 +111,30 @@ impl RouterFanout {
                 _rx: rx,
                 is_silent: false,
             }),
-            pace: Pace::default(),
+            pace: Pace::new(hubs),
             metrics,
         });
         let end = CancellationToken::new();
-        let hub = |name: &str| -> Result<Arc<Hub>, Stopped> {
-            let (tx, rx) = connect(name)?;
+        let (mut made, mut marks) = (Vec::new(), Vec::new());
+        for number in 0..hubs {
+            let (tx, rx) = connect(&format!("hub-{number}"))?;
             let hub = Hub::new(tx);
-            let task = HubTask::new(hub.clone(), rx, shared.clone());
+            let task = HubTask::new(number, hub.clone(), rx, shared.clone());
             shutdown.spawn(task.run(end.clone()));
-            Ok(hub)
-        };
-        let sink: Arc<dyn Sink> = Arc::new(Marks::new(&shared));
-        let marks: Box<dyn Link> = Box::new(hub("marks")?.attach(Arc::downgrade(&sink)));
-        marks.subscribe(pace::TOPIC).await?;
-        let names = (0..hubs).map(|number| format!("hub-{number}"));
-        let hubs = names.map(|name| hub(&name)).collect::<Result<_, _>>()?;
+            let sink: Arc<dyn Sink> = Arc::new(Marks {
+                shared: Arc::downgrade(&shared),
+                hub: number,
+            });
+            let link = hub.attach(Arc::downgrade(&sink));
+            link.subscribe(pace::TOPIC).await?;
+            marks.push((sink, link));
+            made.push(hub);
+        }
         Ok(Self {
             shared,
-            hubs,
+            hubs: made,
             sessions: AtomicUsize::new(0),
-            _marks: (sink, marks),
+            _marks: marks,
             _end: end.drop_guard(),
         })
     }

@@ -9,7 +9,6 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use rumqttd::local::{LinkRx, LinkTx};
 use rumqttd::protocol::{
@@ -22,16 +21,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::name::{internal_filter, internal_topic, overlaps};
 use super::super::{Link, Pending, Sink, Stopped};
-use super::{Shared, lock};
+use super::{Shared, lock, pace};
 use crate::message::Message;
 use crate::topic;
 
 /// Notifications taken before other tasks get their turn.
 const BATCH: usize = 1024;
-
-/// The Router was told that there is room and had nothing for so long: the link is not behind. It
-/// gives no sign of its own when what it had to hand on ended with a full turn.
-const SILENCE: Duration = Duration::from_millis(2);
 
 /// What a future has to say at once.
 fn now<T>(future: impl Future<Output = T>) -> Option<T> {
@@ -343,6 +338,7 @@ impl Drop for Hub {
 
 /// The task that takes what the Router has for a hub.
 pub(super) struct HubTask {
+    number: usize,
     hub: Arc<Hub>,
     rx: LinkRx,
     shared: Arc<Shared>,
@@ -353,16 +349,15 @@ pub(super) struct HubTask {
     targets: Vec<Target>,
     /// Where the oldest message of this turn stands among all that were published.
     oldest: Option<u64>,
-    /// Turns since one that was too far behind.
-    good_turns: usize,
-    is_lagging: bool,
+    lag: Option<Lag>,
     /// The Router waits to be told that its messages were taken.
     is_paused: bool,
 }
 
 impl HubTask {
-    pub(super) fn new(hub: Arc<Hub>, rx: LinkRx, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(number: usize, hub: Arc<Hub>, rx: LinkRx, shared: Arc<Shared>) -> Self {
         Self {
+            number,
             hub,
             rx,
             shared,
@@ -371,8 +366,7 @@ impl HubTask {
             places: (0, 0),
             targets: Vec::new(),
             oldest: None,
-            good_turns: usize::MAX,
-            is_lagging: false,
+            lag: None,
             is_paused: false,
         }
     }
@@ -386,10 +380,6 @@ impl HubTask {
                     Ok(notification) => self.drain(notification).await,
                     Err(_) => Err(Stopped),
                 },
-                () = tokio::time::sleep(SILENCE), if self.is_lagging => {
-                    self.set_lagging(false);
-                    Ok(())
-                }
             };
             if went.is_err() {
                 return;
@@ -418,7 +408,7 @@ impl HubTask {
             taken += 1;
         }
         self.deliver();
-        self.note_lag();
+        self.note_lag()?;
         if std::mem::take(&mut self.is_paused) {
             self.rx.wake().await.map_err(|_| Stopped)?;
         }
@@ -497,33 +487,49 @@ impl HubTask {
         }
     }
 
-    /// Publishers wait while some link is far behind.
+    /// Publishers wait while some hub is far behind.
     ///
-    /// The Router hands on one filter's messages at a time, so a link that can't keep up is no
-    /// longer behind only when each of its filters had a turn without that.
-    fn note_lag(&mut self) {
+    /// It is not any more when a mark of its own came back and no message before that was too old:
+    /// each filter had its turn meanwhile.
+    fn note_lag(&mut self) -> Result<(), Stopped> {
         let pace = &self.shared.pace;
         let oldest = self.oldest.take();
-        if oldest.is_some_and(|position| pace.is_lagging(position)) {
-            self.good_turns = 0;
-        } else {
-            self.good_turns = self.good_turns.saturating_add(1);
+        let is_behind = oldest.is_some_and(|position| pace.is_lagging(position));
+        match &mut self.lag {
+            None if is_behind && self.is_paused => pace.set_lagging(true),
+            None => return Ok(()),
+            Some(lag) => {
+                lag.is_clean &= !is_behind;
+                if !pace.is_back(self.number, lag.mark) {
+                    return Ok(());
+                }
+                if lag.is_clean {
+                    self.lag = None;
+                    pace.set_lagging(false);
+                    return Ok(());
+                }
+            }
         }
-        let filters = self.hub.table().entries.len();
-        self.set_lagging(self.is_paused && self.good_turns < filters);
+        let mark = pace.mark();
+        self.lag = Some(Lag {
+            mark: mark.seq(),
+            is_clean: true,
+        });
+        lock(&self.shared.ingest).publish(internal_topic(pace::TOPIC), mark)
     }
+}
 
-    fn set_lagging(&mut self, is_lagging: bool) {
-        if is_lagging != self.is_lagging {
-            self.is_lagging = is_lagging;
-            self.shared.pace.set_lagging(is_lagging);
-        }
-    }
+/// A hub is too far behind.
+struct Lag {
+    /// The number of the mark that is under way because of that.
+    mark: u64,
+    /// No message since it was sent was too old.
+    is_clean: bool,
 }
 
 impl Drop for HubTask {
     fn drop(&mut self) {
-        if self.is_lagging {
+        if self.lag.is_some() {
             self.shared.pace.set_lagging(false);
         }
         let mut table = self.hub.table();
