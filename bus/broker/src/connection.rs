@@ -7,6 +7,7 @@ mod held;
 mod opening;
 mod packets;
 mod recheck;
+mod socket;
 mod subscriptions;
 
 use std::convert::Infallible;
@@ -14,17 +15,19 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bus::time::now;
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use self::packets::Client;
+pub(crate) use self::socket::Socket;
+use self::socket::Turn;
 use crate::broker::Broker;
 use crate::identity::Guest;
 use crate::store::Progress;
@@ -32,9 +35,8 @@ use crate::wire::{self, Reason, WireError};
 
 /// Output that may wait for the socket before no more is read or made, bytes.
 const OUTPUT: usize = 64 * 1024;
-/// What is read at a time, bytes: little from quiet clients, more from busy ones.
-const READ_MIN: usize = 4 * 1024;
-const READ_MAX: usize = 64 * 1024;
+/// Buffers that a client keeps while there is nothing in them, bytes each.
+const KEPT: usize = 512;
 /// How long the last words to a client may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -70,37 +72,16 @@ impl End {
     }
 }
 
-/// A connection before its CONNECT.
-pub(crate) struct Socket<S> {
-    pub(crate) reader: ReadHalf<S>,
-    pub(crate) writer: WriteHalf<S>,
-    pub(crate) input: BytesMut,
-    pub(crate) peer: SocketAddr,
-}
-
-impl<S: AsyncRead + AsyncWrite> Socket<S> {
-    /// Takes the stream apart, so that reading and writing take turns.
-    pub(crate) fn new(stream: S, peer: SocketAddr) -> Self {
-        let (reader, writer) = tokio::io::split(stream);
-        Self {
-            reader,
-            writer,
-            input: BytesMut::new(),
-            peer,
-        }
-    }
-
-    async fn farewell(&mut self, mut output: BytesMut) {
-        let last_words = async {
-            self.writer.write_all_buf(&mut output).await?;
-            self.writer.shutdown().await
-        };
-        // The client may be gone, or not be reading: nothing depends on it.
-        match tokio::time::timeout(FAREWELL, last_words).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::trace!(%error, "no farewell"),
-            Err(_) => tracing::trace!("no farewell in time"),
-        }
+/// Says the last words.
+async fn farewell<S>(mut socket: Socket<S>, mut output: BytesMut)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // The client may be gone, or not be reading: nothing depends on it.
+    match tokio::time::timeout(FAREWELL, socket.close(&mut output)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::trace!(%error, "no farewell"),
+        Err(_) => tracing::trace!("no farewell in time"),
     }
 }
 
@@ -111,19 +92,20 @@ pub(crate) async fn serve<S>(
     guest: Guest,
     deadline: Instant,
 ) where
-    S: AsyncRead + AsyncWrite,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut output = BytesMut::new();
     let opening = opening::open(&broker, &mut socket, guest, deadline, &mut output);
-    let (mut client, kicked, gone) = match contained(opening).await {
+    let (mut client, kicked, gone) = match contained(Box::pin(opening)).await {
         Ok(opened) => opened,
         Err(end) => {
             note(&broker, &end, socket.peer, "");
-            socket.farewell(output).await;
+            farewell(socket, output).await;
             return;
         }
     };
-    let Err(end) = contained(client.run(&mut socket, &mut output, kicked)).await;
+    let run = client.run(&mut socket, &mut output, kicked);
+    let Err(end) = contained(Box::pin(run)).await;
     client.close(&end);
     // From here on, who took the session over may go on.
     drop(gone);
@@ -131,7 +113,7 @@ pub(crate) async fn serve<S>(
     if let End::Ended(reason) | End::Refused(reason) = end {
         wire::disconnect(&mut output, client.version, reason, client.maximum_packet);
     }
-    socket.farewell(output).await;
+    farewell(socket, output).await;
 }
 
 fn note(broker: &Broker, end: &End, peer: SocketAddr, client_id: &str) {
@@ -153,8 +135,9 @@ fn note(broker: &Broker, end: &End, peer: SocketAddr, client_id: &str) {
 }
 
 /// Runs what a peer's bytes decide. A panic in it ends this one connection only.
-async fn contained<T>(work: impl Future<Output = Result<T, End>>) -> Result<T, End> {
-    let mut work = pin!(work);
+///
+/// It is boxed, so that what is only needed for a while is only held for a while.
+async fn contained<T>(mut work: Pin<Box<impl Future<Output = Result<T, End>>>>) -> Result<T, End> {
     poll_fn(move |context| {
         let polled = AssertUnwindSafe(|| work.as_mut().poll(context));
         catch_unwind(polled).unwrap_or_else(|_| {
@@ -166,7 +149,7 @@ async fn contained<T>(work: impl Future<Output = Result<T, End>>) -> Result<T, E
 }
 
 impl Client {
-    async fn run<S: AsyncRead + AsyncWrite>(
+    async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         socket: &mut Socket<S>,
         output: &mut BytesMut,
@@ -177,7 +160,7 @@ impl Client {
         let mut stopping = pin!(broker.shutdown.stopping());
         let mut heard = now().mono;
         let mut alarm = pin!(tokio::time::sleep_until(self.deadline(heard).into()));
-        let (mut is_flushed, mut chunk) = (false, READ_MIN);
+        let mut is_flushed = false;
         // What came with the CONNECT.
         self.consume(&mut socket.input, output).await?;
         loop {
@@ -185,30 +168,20 @@ impl Client {
             self.release(output)?;
             self.transmit(output)?;
             is_flushed &= output.is_empty();
-            let spare = socket.input.capacity() - socket.input.len();
-            if spare < READ_MIN {
-                socket.input.reserve(chunk);
-            }
             let may_read = output.len() < OUTPUT && !self.held.is_full();
+            let writes = (!is_flushed).then_some(&mut *output);
             tokio::select! {
                 biased;
                 _ = &mut kicked => return Err(End::Ended(Reason::SessionTakenOver)),
                 () = &mut stopping => return Err(End::Ended(Reason::ServerShuttingDown)),
-                written = write(&mut socket.writer, output), if !is_flushed => match written {
-                    Ok(()) => is_flushed = output.is_empty(),
-                    Err(error) => return Err(End::Failed(error)),
-                },
-                read = socket.reader.read_buf(&mut socket.input), if may_read => {
-                    match read {
-                        Ok(0) => return Err(End::Closed),
-                        Ok(count) => {
-                            chunk = if count < READ_MIN { READ_MIN } else { READ_MAX };
-                        }
-                        Err(error) => return Err(End::Failed(error)),
+                turn = socket.turn(writes, may_read) => match turn.map_err(End::Failed)? {
+                    Turn::Written => is_flushed = true,
+                    Turn::Read(0) => return Err(End::Closed),
+                    Turn::Read(_) => {
+                        heard = now().mono;
+                        self.consume(&mut socket.input, output).await?;
                     }
-                    heard = now().mono;
-                    self.consume(&mut socket.input, output).await?;
-                }
+                },
                 () = handle.wake.notified() => {}
                 () = self.held.changed(), if self.is_held || self.held.is_waiting() => {}
                 () = &mut alarm, if self.keep_alive.is_some() => {
@@ -234,7 +207,7 @@ impl Client {
         while let Some(packet) = wire::take(input, Some(self.version), maximum)? {
             self.handle_packet(packet, output).await?;
         }
-        if input.is_empty() && input.capacity() > READ_MIN {
+        if input.is_empty() && input.capacity() > KEPT {
             *input = BytesMut::new();
         }
         let fanout = self.broker.exchange.fanout();
@@ -247,9 +220,6 @@ impl Client {
 
     /// Lets the session write what may go out now.
     fn transmit(&mut self, output: &mut BytesMut) -> Result<(), End> {
-        if output.is_empty() && output.capacity() > READ_MIN {
-            *output = BytesMut::new();
-        }
         let millis = now().wall.unix_millis();
         let progress = match self.handle.kept() {
             Some(_) => self.held.progress(&self.broker.store),
@@ -263,23 +233,13 @@ impl Client {
         });
         let sent = sent.unwrap_or(Err(End::Ended(Reason::SessionTakenOver)))?;
         self.is_held = sent.is_held;
+        if output.is_empty() && output.capacity() > KEPT {
+            *output = BytesMut::new();
+        }
         let metrics = &self.broker.metrics;
         metrics.sent.inc_by(sent.messages);
         metrics.dropped("expired", sent.expired);
         metrics.dropped("too_large", sent.too_large);
         Ok(())
     }
-}
-
-/// Writes what there is, then flushes. Cancel safe: what was written is gone from `output`.
-async fn write<S: AsyncRead + AsyncWrite>(
-    writer: &mut WriteHalf<S>,
-    output: &mut BytesMut,
-) -> io::Result<()> {
-    while !output.is_empty() {
-        if writer.write_buf(output).await? == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-    }
-    writer.flush().await
 }

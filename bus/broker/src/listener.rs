@@ -136,8 +136,10 @@ async fn serve(
             connection::serve(broker.clone(), socket, guest, deadline).await;
         }
         Door::Tls { handshakes } => {
+            // Boxed, so that its room is free again after it.
+            let shake = Box::pin(shake(&broker, stream, peer, &handshakes, deadline));
             let shaken = tokio::select! {
-                shaken = shake(&broker, stream, peer, &handshakes, deadline) => shaken,
+                shaken = shake => shaken,
                 () = broker.shutdown.stopping() => None,
             };
             if let Some((stream, guest)) = shaken {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bus::time::{now, sleep_until};
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use super::held::Held;
@@ -25,7 +25,7 @@ const TAKE_OVER: Duration = Duration::from_secs(2);
 
 type Opened = (Client, oneshot::Receiver<()>, oneshot::Sender<()>);
 
-async fn read_connect<S: AsyncRead + AsyncWrite>(
+async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut Socket<S>,
     maximum: usize,
 ) -> Result<Box<Connect>, End> {
@@ -35,8 +35,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite>(
             Some(_) => return Err(End::Refused(Reason::ProtocolError)),
             None => {}
         }
-        socket.input.reserve(1024);
-        match socket.reader.read_buf(&mut socket.input).await {
+        match socket.read().await {
             Ok(0) => return Err(End::Closed),
             Ok(_) => {}
             Err(error) => return Err(End::Failed(error)),
@@ -45,7 +44,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite>(
 }
 
 /// Reads CONNECT and answers it in `output`. The caller sends that in either case.
-pub(super) async fn open<S: AsyncRead + AsyncWrite>(
+pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     broker: &Arc<Broker>,
     socket: &mut Socket<S>,
     guest: Guest,
