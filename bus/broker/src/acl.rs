@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bus::topic::Base;
 use figment::Figment;
@@ -15,6 +16,8 @@ use crate::topic;
 
 /// The list in force when no file replaces it.
 const BUILT_IN: &str = include_str!("acl.toml");
+/// Stands for the name of the identity.
+const NAME: &str = "%n";
 
 /// Why an access list can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,16 +53,59 @@ struct Rules {
     subscribe: Vec<String>,
 }
 
+impl Rules {
+    /// The rules with each line as `edit` gives it, without those that it gives nothing for.
+    fn edited(&self, edit: impl Fn(&str) -> Option<String>) -> Self {
+        let all = |lines: &[String]| lines.iter().filter_map(|line| edit(line)).collect();
+        Self {
+            publish: all(&self.publish),
+            publish_except: all(&self.publish_except),
+            subscribe: all(&self.subscribe),
+        }
+    }
+}
+
+/// The lines of one role, with the base of the topic tree in place.
+#[derive(Debug, Clone, Default)]
+struct Lines {
+    /// The same for everybody, and held once.
+    common: Arc<Rules>,
+    /// Those with `%n`.
+    named: Rules,
+}
+
+impl Lines {
+    fn new(rules: &Rules, base: &Base) -> Self {
+        let pick = |is_named| {
+            rules.edited(|line| {
+                let line = line.replace("%b", base.as_str());
+                (line.contains(NAME) == is_named).then_some(line)
+            })
+        };
+        Self {
+            common: Arc::new(pick(false)),
+            named: pick(true),
+        }
+    }
+
+    fn access(&self, name: &str) -> Access {
+        Access {
+            common: self.common.clone(),
+            own: self.named.edited(|line| Some(line.replace(NAME, name))),
+        }
+    }
+}
+
 /// The access list.
 #[derive(Debug, Clone)]
-pub(crate) struct Acl {
-    base: Base,
-    roles: BTreeMap<Role, Rules>,
-}
+pub(crate) struct Acl(BTreeMap<Role, Lines>);
 
 /// What one identity may do.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Access(Rules);
+pub(crate) struct Access {
+    common: Arc<Rules>,
+    own: Rules,
+}
 
 impl Acl {
     /// Reads the built-in list, or the file that replaces it.
@@ -79,61 +125,59 @@ impl Acl {
         if roles.is_empty() {
             return Err(AclError::Empty(path.to_owned()));
         }
-        let acl = Self {
-            base: base.clone(),
-            roles,
-        };
+        let lines = roles
+            .iter()
+            .map(|(&role, rules)| (role, Lines::new(rules, base)));
+        let acl = Self(lines.collect());
         acl.check()?;
         Ok(acl)
     }
 
     fn check(&self) -> Result<(), AclError> {
-        for &role in self.roles.keys() {
-            let Access(rules) = self.expand(role, "name");
-            let lines = [rules.publish, rules.publish_except, rules.subscribe];
-            for filter in lines.into_iter().flatten() {
-                if !topic::is_topic_filter(&filter) {
-                    return Err(AclError::NoFilter { role, filter });
+        for (&role, lines) in &self.0 {
+            let Access { common, own } = lines.access("name");
+            for rules in [&*common, &own] {
+                let lines = [&rules.publish, &rules.publish_except, &rules.subscribe];
+                for filter in lines.into_iter().flatten() {
+                    if !topic::is_topic_filter(filter) {
+                        let filter = filter.clone();
+                        return Err(AclError::NoFilter { role, filter });
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    fn expand(&self, role: Role, name: &str) -> Access {
-        let expand = |lines: &[String]| {
-            let lines = lines.iter();
-            lines
-                .map(|line| line.replace("%b", self.base.as_str()).replace("%n", name))
-                .collect()
-        };
-        let rules = self.roles.get(&role).cloned().unwrap_or_default();
-        Access(Rules {
-            publish: expand(&rules.publish),
-            publish_except: expand(&rules.publish_except),
-            subscribe: expand(&rules.subscribe),
-        })
-    }
-
     /// What this identity may do.
     pub(crate) fn access(&self, identity: &Identity) -> Access {
-        self.expand(identity.role, &identity.name)
+        let lines = self.0.get(&identity.role);
+        lines.map_or_else(Access::default, |lines| lines.access(&identity.name))
     }
 }
 
 impl Access {
+    fn any(&self, lines: fn(&Rules) -> &[String], fits: impl Fn(&str) -> bool) -> bool {
+        let mut lines = lines(&self.common).iter().chain(lines(&self.own));
+        lines.any(|line| fits(line))
+    }
+
     /// Whether it may publish to this valid Topic Name.
     pub(crate) fn may_publish(&self, name: &str) -> bool {
-        let any = |filters: &[String]| filters.iter().any(|filter| topic::matches(filter, name));
-        !name.starts_with('$') && any(&self.0.publish) && !any(&self.0.publish_except)
+        let matches = |filter: &str| topic::matches(filter, name);
+        !name.starts_with('$')
+            && self.any(|rules| &rules.publish, matches)
+            && !self.any(|rules| &rules.publish_except, matches)
     }
 
     /// Whether it may subscribe to this valid Topic Filter; of a Shared Subscription, what it is of
     /// counts.
     pub(crate) fn may_subscribe(&self, filter: &str) -> bool {
         let filter = topic::unshared(filter);
-        let mut allowed = self.0.subscribe.iter();
-        allowed.any(|outer| topic::covers(outer, filter))
+        self.any(
+            |rules| &rules.subscribe,
+            |outer| topic::covers(outer, filter),
+        )
     }
 }
 

@@ -66,21 +66,34 @@ fn hides_dollar(filter: &str, name: &str) -> bool {
 }
 
 /// Whether the Topic Name is one that the filter asks for. Both must be valid.
+///
+/// It is asked for every message and every filter, so it goes once over the bytes.
 pub(crate) fn matches(filter: &str, name: &str) -> bool {
     if hides_dollar(filter, name) {
         return false;
     }
-    let mut names = name.split('/');
-    for level in filter.split('/') {
-        match (level, names.next()) {
-            ("#", _) => return true,
-            (_, None) => return false,
-            ("+", Some(_)) => {}
-            (literal, Some(name)) if literal == name => {}
+    let (mut filter, mut name) = (filter.as_bytes(), name.as_bytes());
+    // Both begin a level at each turn.
+    loop {
+        match filter {
+            [b'#', ..] => return true,
+            [b'+', rest @ ..] => {
+                let end = name.iter().position(|&byte| byte == b'/');
+                (filter, name) = (rest, &name[end.unwrap_or(name.len())..]);
+            }
+            _ => {
+                let pairs = filter.iter().zip(name);
+                let same = pairs.take_while(|(f, n)| f == n && **f != b'/').count();
+                (filter, name) = (&filter[same..], &name[same..]);
+            }
+        }
+        // Both must have ended the level.
+        match (filter, name) {
+            ([], []) | ([b'/', b'#'], []) => return true,
+            ([b'/', filters @ ..], [b'/', names @ ..]) => (filter, name) = (filters, names),
             _ => return false,
         }
     }
-    names.next().is_none()
 }
 
 /// Whether every name that `inner` matches is matched by `outer` too. Both must be valid.
