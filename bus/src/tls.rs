@@ -15,9 +15,11 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use rustls::crypto::CryptoProvider;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -52,6 +54,43 @@ pub enum TlsError {
         /// What rustls said.
         source: rustls::Error,
     },
+}
+
+/// Why clients can't be verified.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifierError {
+    /// A trust anchor.
+    #[error(transparent)]
+    Anchor(#[from] TlsError),
+    /// The revocation list is there but can't be used.
+    #[error("{} is no revocation list in PEM: write it again with certgen", .0.display())]
+    Revocations(PathBuf),
+    /// The revocation list can't be read.
+    #[error("{} can't be read: give the user that runs nodebus the right to read it", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The trust anchors or revocation lists don't fit.
+    #[error("the certificates in {} can't verify clients", path.display())]
+    Unusable {
+        /// The folder.
+        path: PathBuf,
+        /// What rustls said.
+        source: VerifierBuilderError,
+    },
+}
+
+/// What clients' certificates are verified by.
+#[derive(Debug, Clone)]
+pub struct ClientVerifier {
+    /// Looks for a chain to one of the trust anchors, for client authentication, that is valid now
+    /// and not revoked.
+    pub verifier: Arc<dyn ClientCertVerifier>,
+    /// Whether there was a list of revocations.
+    pub has_revocations: bool,
 }
 
 /// The files of one identity, read.
@@ -98,6 +137,20 @@ fn certificates(path: PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError>
     }
 }
 
+fn revocations(folder: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, VerifierError> {
+    let path = folder.join("crl.pem");
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(VerifierError::Unreadable { path, source }),
+    };
+    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err(VerifierError::Revocations(path)),
+    }
+}
+
 impl Identity {
     /// Reads the files of `folder`.
     ///
@@ -134,6 +187,31 @@ impl Identity {
                 .map_err(|source| self.unusable(source))?;
         }
         Ok(store)
+    }
+
+    /// What verifies the clients of a server with this identity: by its trust anchors and, when it is
+    /// there, `crl.pem` of its folder. Every certificate of `ca.pem` is an anchor, so that an
+    /// authority can be replaced without a gap; one without a list of its own has revoked nothing.
+    ///
+    /// # Errors
+    /// An anchor or the list of revocations can't be used.
+    pub fn client_verifier(&self) -> Result<ClientVerifier, VerifierError> {
+        let roots = Arc::new(self.root_store()?);
+        let revocations = revocations(&self.folder)?;
+        let has_revocations = !revocations.is_empty();
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+            .with_crls(revocations)
+            .only_check_end_entity_revocation()
+            .allow_unknown_revocation_status()
+            .build()
+            .map_err(|source| VerifierError::Unusable {
+                path: self.folder.clone(),
+                source,
+            })?;
+        Ok(ClientVerifier {
+            verifier,
+            has_revocations,
+        })
     }
 
     /// A configuration that proves this identity and trusts only its own trust anchors.

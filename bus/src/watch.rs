@@ -20,7 +20,7 @@ pub fn stamp(paths: impl IntoIterator<Item = PathBuf>) -> Stamp {
     paths.into_iter().map(stamp).collect()
 }
 
-/// The files of an identity, looked at once a second.
+/// Files, such as those of an identity, looked at once a second.
 #[derive(Debug)]
 pub struct Watch {
     paths: Vec<PathBuf>,
@@ -31,13 +31,19 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins with the files as they are: to be made before they are first read.
+    /// Begins with the files of an identity as they are: to be made before they are first read.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
         let paths = ["ca.pem", "cert.pem", "key.pem"].map(|name| folder.join(name));
+        Self::over(paths.to_vec())
+    }
+
+    /// The same with any files, which need not be there.
+    #[must_use]
+    pub fn over(paths: Vec<PathBuf>) -> Self {
         let now = stamp(paths.clone());
         Self {
-            paths: paths.to_vec(),
+            paths,
             taken_up: now.clone(),
             looked: now,
         }
