@@ -100,6 +100,9 @@ fn next(role: Role, folder: &Path) -> String {
         Role::DashboardServer => {
             format!("Next: start the dashboard with `--set dashboard_gw.https_pki={place}`.\n")
         }
+        Role::CoapServer => {
+            format!("Next: start the bridge with `--set coap_bridge.dtls_pki={place}`.\n")
+        }
         Role::Bridge => format!("Next: start the bridge with `--pki {place}`.\n"),
         Role::Dashboard => format!("Next: start it with `nodebus dashboard-gw --pki {place}`.\n"),
         Role::Operator | Role::Viewer | Role::Node | Role::Admin => {

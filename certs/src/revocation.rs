@@ -202,7 +202,7 @@ impl Pki {
             signers.any(|one| one.certificate.subject == list.issuer)
         };
         let is_whole = lists.len() == authority.signers().count() && lists.iter().all(signs);
-        if lists.is_empty() || (is_whole && self.brokers_have_revocations()?) {
+        if lists.is_empty() || (is_whole && self.verifiers_have_revocations()?) {
             return Ok(false);
         }
         let index = Index::load(&self.index_path())?;
@@ -210,9 +210,18 @@ impl Pki {
         Ok(true)
     }
 
-    fn brokers_have_revocations(&self) -> Result<bool, Error> {
+    /// Those who verify the certificates of others.
+    fn verifiers(&self) -> Result<Vec<Identity>, Error> {
+        let mut all = Vec::new();
+        for role in Role::ALL.into_iter().filter(|role| role.verifies()) {
+            all.extend(self.identities_of(role)?);
+        }
+        Ok(all)
+    }
+
+    fn verifiers_have_revocations(&self) -> Result<bool, Error> {
         let list = files::read(&self.crl_path())?;
-        for identity in self.identities_of(Role::Broker)? {
+        for identity in self.verifiers()? {
             if files::read(&self.folder(&identity).join("crl.pem"))? != list {
                 return Ok(false);
             }
@@ -263,7 +272,7 @@ impl Pki {
         }
         files::replace(&self.crl_path(), PUBLIC, &pem)?;
         let mut copies = Vec::new();
-        for identity in self.identities_of(Role::Broker)? {
+        for identity in self.verifiers()? {
             copies.extend(self.hand_out_revocations(&identity)?);
         }
         Ok(Revocations {
@@ -276,12 +285,13 @@ impl Pki {
         })
     }
 
-    /// Puts the list into a broker's folder, where the bus reads it; gives where it was put.
+    /// Puts the list into the folder of one who verifies others, where it is read; gives where it was
+    /// put.
     pub(crate) fn hand_out_revocations(
         &self,
         identity: &Identity,
     ) -> Result<Option<std::path::PathBuf>, Error> {
-        if identity.role != Role::Broker {
+        if !identity.role.verifies() {
             return Ok(None);
         }
         let Some(pem) = files::read(&self.crl_path())? else {

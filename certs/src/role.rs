@@ -16,6 +16,8 @@ pub enum Role {
     Broker,
     /// The dashboard's HTTPS listener: a server
     DashboardServer,
+    /// The CoAP bridge's DTLS listener: a server
+    CoapServer,
     /// Brings nodes to the bus and owns their topics
     Bridge,
     /// The dashboard gateway: reads everything, sends commands
@@ -24,7 +26,7 @@ pub enum Role {
     Operator,
     /// A person or program that only reads
     Viewer,
-    /// A node that speaks MQTT itself and owns only its own topics
+    /// A node that speaks MQTT itself, or CoAP over DTLS, and owns only its own topics
     Node,
     /// Does everything
     Admin,
@@ -32,9 +34,10 @@ pub enum Role {
 
 impl Role {
     /// Every role, in the order people read them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Broker,
         Self::DashboardServer,
+        Self::CoapServer,
         Self::Bridge,
         Self::Dashboard,
         Self::Operator,
@@ -49,6 +52,7 @@ impl Role {
         match self {
             Self::Broker => "broker",
             Self::DashboardServer => "dashboard-server",
+            Self::CoapServer => "coap-server",
             Self::Bridge => "bridge",
             Self::Dashboard => "dashboard",
             Self::Operator => "operator",
@@ -64,6 +68,7 @@ impl Role {
         match self {
             Self::Broker => "the bus",
             Self::DashboardServer => "the dashboard's HTTPS",
+            Self::CoapServer => "the CoAP bridge's DTLS",
             Self::Bridge => "a bridge: owns its nodes' topics",
             Self::Dashboard => "the dashboard gateway",
             Self::Operator => "people and programs that read and command",
@@ -76,14 +81,23 @@ impl Role {
     /// Whether the holder answers TLS handshakes (serverAuth) or opens them (clientAuth).
     #[must_use]
     pub fn is_server(self) -> bool {
-        matches!(self, Self::Broker | Self::DashboardServer)
+        matches!(
+            self,
+            Self::Broker | Self::DashboardServer | Self::CoapServer
+        )
+    }
+
+    /// Whether the holder verifies the certificates of others, and needs the list of revocations.
+    #[must_use]
+    pub fn verifies(self) -> bool {
+        matches!(self, Self::Broker | Self::CoapServer)
     }
 
     /// Days of validity unless told otherwise. Nodes get five years: few can renew themselves.
     #[must_use]
     pub fn default_days(self) -> u32 {
         match self {
-            Self::Broker | Self::DashboardServer => 397,
+            Self::Broker | Self::DashboardServer | Self::CoapServer => 397,
             Self::Node => 5 * 365,
             Self::Bridge | Self::Dashboard | Self::Operator | Self::Viewer | Self::Admin => 365,
         }

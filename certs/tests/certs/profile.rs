@@ -59,7 +59,10 @@ fn a_role_decides_what_a_certificate_may_do() {
             certificate.identity,
             Some(identity(&format!("{role}/{name}")))
         );
-        let server = matches!(role, Role::Broker | Role::DashboardServer);
+        let server = matches!(
+            role,
+            Role::Broker | Role::DashboardServer | Role::CoapServer
+        );
         assert_eq!(
             certificate.usages,
             [if server { "serverAuth" } else { "clientAuth" }]
