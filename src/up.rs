@@ -82,6 +82,10 @@ fn defaults(data: &Path) -> Settings {
     settings.bus.plain_listen = Some(SocketAddr::from(([127, 0, 0, 1], 1883)));
     settings.bus.anonymous = Some(bus_broker::Role::Viewer);
     settings.coap_bridge.pki = pki.join("bridge/coap");
+    // Whoever has made a key for a node, or a certificate for the bridge to show to nodes, wants DTLS.
+    settings.coap_bridge.psk = Some(pki.join("psk")).filter(|file| file.exists());
+    let coap_server = pki.join("coap-server/coap");
+    settings.coap_bridge.dtls_pki = Some(coap_server).filter(|folder| folder.exists());
     settings.ws_bridge.pki = pki.join("bridge/ws");
     settings.dashboard_gw.pki = pki.join("dashboard/dashboard");
     settings

@@ -11,7 +11,9 @@ use bus::session::{BusUrl, SessionConfig};
 use bus::topic::Base;
 use serde::{Deserialize, Serialize};
 
+use crate::dtls;
 use crate::firmware::Rules;
+use crate::network::Network;
 
 /// What the bridge is told: raw, checked when it starts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,6 +44,27 @@ pub struct Config {
     pub max_nodes_per_address: usize,
     /// How many nodes are asked for their resources at a time.
     pub max_discoveries: usize,
+    /// Where nodes may speak without DTLS; empty: nowhere. A node that has a key, or was ever seen over
+    /// DTLS, may not anywhere.
+    pub plain_from: Vec<Network>,
+    /// The file of keys that nodes share with the bridge, as `certgen psk` writes it; with it nodes
+    /// are heard over DTLS. Read again on SIGHUP and when it changes.
+    pub psk: Option<PathBuf>,
+    /// The folder with the certificate that the bridge shows to nodes, of role `coap-server`; with it
+    /// nodes are heard over DTLS, and prove by a certificate of role `node` who they are. Read again
+    /// as `psk` is.
+    pub dtls_pki: Option<PathBuf>,
+    /// Where nodes send to over DTLS, given `psk` or `dtls_pki`.
+    pub dtls_listen: SocketAddr,
+    /// How many DTLS sessions there are at the most; past it the one that was silent for longest ends.
+    pub max_sessions: usize,
+    /// How many of them are from one address (IPv6: one /64) at the most.
+    pub max_sessions_per_address: usize,
+    /// How many DTLS handshakes are under way at a time, a quarter of them from one address.
+    pub max_handshakes: usize,
+    /// A DTLS session over which nothing came for so long ends; 1 min or more.
+    #[serde(with = "duration")]
+    pub session_idle: Duration,
 }
 
 impl Default for Config {
@@ -58,6 +81,14 @@ impl Default for Config {
             max_nodes: 100_000,
             max_nodes_per_address: 20_000,
             max_discoveries: 256,
+            plain_from: Network::EVERYWHERE.to_vec(),
+            psk: None,
+            dtls_pki: None,
+            dtls_listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 5684)),
+            max_sessions: 20_000,
+            max_sessions_per_address: 5_000,
+            max_handshakes: 1024,
+            session_idle: Duration::from_secs(24 * 3600),
         }
     }
 }
@@ -93,6 +124,22 @@ impl Config {
                 (1..=10_000).contains(&self.max_discoveries),
                 "1 to 10000",
             ),
+            ("max_sessions", self.max_sessions > 0, "1 or more"),
+            (
+                "max_sessions_per_address",
+                self.max_sessions_per_address > 0,
+                "1 or more",
+            ),
+            (
+                "max_handshakes",
+                (4..=100_000).contains(&self.max_handshakes),
+                "4 to 100000",
+            ),
+            (
+                "session_idle",
+                self.session_idle.as_secs() >= 60,
+                "1m or more",
+            ),
         ];
         if let Some(&(key, _, range)) = ranges.iter().find(|(_, ok, _)| !ok) {
             return Err(InvalidConfig { key, range });
@@ -103,7 +150,17 @@ impl Config {
             max_nodes: self.max_nodes,
             max_nodes_per_address: self.max_nodes_per_address,
             max_discoveries: self.max_discoveries,
+            plain_from: self.plain_from.clone(),
         })
+    }
+
+    pub(crate) fn dtls(&self) -> dtls::Limits {
+        dtls::Limits {
+            max_sessions: self.max_sessions,
+            max_sessions_per_address: self.max_sessions_per_address,
+            max_handshakes: self.max_handshakes,
+            idle: self.session_idle,
+        }
     }
 
     pub(crate) fn bridge(&self) -> BridgeConfig {

@@ -1,25 +1,34 @@
-//! The socket and the task around the machine: one UDP socket for what nodes send and for what they
-//! are asked.
+//! The sockets and the task around the machines: one UDP socket for what nodes send and for what they
+//! are asked, and another one for those that speak DTLS.
 
+mod credentials;
+mod secure;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bus::admin::{Admin, Listener};
 use bus::bridge::{Orders, Report, ReportError, Reporter, runtime};
 use bus::session::SessionError;
 use bus::shutdown::Shutdown;
-use bus::time::{now, sleep_until};
+use bus::time::{Now, now, sleep_until};
+use bus::tls::Expiry;
+use bus::watch::Watch;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use tokio::sync::mpsc;
 
 use crate::config::{Config, InvalidConfig};
-use crate::firmware::{Bridge, Rules};
+use crate::dtls::{self, KeysError, Trust, TrustError};
+use crate::endpoint::Remote;
+use crate::firmware::Bridge;
 use crate::metrics::Metrics;
 use crate::socket::Socket;
+use credentials::{Credentials, Sources};
+use secure::Secure;
 
 /// Batches of datagrams taken in one turn before deadlines, orders and reports are looked at again.
 const BATCHES_PER_TURN: usize = 8;
@@ -33,6 +42,8 @@ const FLUSH: Duration = Duration::from_secs(2);
 pub struct Started {
     /// Where nodes send to, with the real port.
     pub address: SocketAddr,
+    /// Where they send to over DTLS.
+    pub secure: Option<SocketAddr>,
 }
 
 /// Why the bridge can't start.
@@ -51,6 +62,26 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The listener for DTLS.
+    #[error(
+        "nodes can't be heard over DTLS at {address}/udp: choose another address with \
+         coap_bridge.dtls_listen"
+    )]
+    BindSecure {
+        /// What was to be bound.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file of shared keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The certificates.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The cryptography does not work.
+    #[error("DTLS can't be used: {0}")]
+    Dtls(String),
     /// The connection to the bus.
     #[error(transparent)]
     Session(#[from] SessionError),
@@ -68,55 +99,137 @@ pub async fn start(
     admin: &Admin,
     shutdown: &Shutdown,
 ) -> Result<Started, StartError> {
-    let rules = config.check()?;
-    let socket = Socket::bind(config.listen).map_err(|source| StartError::Bind {
-        address: config.listen,
-        source,
-    })?;
+    let doors = Doors::open(&config)?;
     let ends = runtime::start(config.bridge(), config.session(), admin, shutdown)?;
-    listen(socket, rules, ends, admin, shutdown).map_err(|source| StartError::Bind {
-        address: config.listen,
-        source,
-    })
+    Ok(doors.serve(ends, admin, shutdown))
 }
 
-/// Spawns the task on a bound socket and the two ends of a runtime.
-fn listen(
+/// What is bound and read before anything runs.
+struct Doors {
+    started: Started,
     socket: Socket,
-    rules: Rules,
-    (reporter, orders): (Reporter, Orders),
-    admin: &Admin,
-    shutdown: &Shutdown,
-) -> io::Result<Started> {
-    let address = socket.local_addr()?;
-    admin.listening(Listener {
-        name: "CoAP",
-        scheme: "coap",
-        address,
-    });
-    let metrics = Metrics::default();
-    let bridge = Bridge::new(rules, StdRng::from_os_rng(), metrics.clone());
-    admin.register(|registry| {
-        let registry = registry.sub_registry_with_prefix("coap_bridge");
-        metrics.register(registry);
-        bridge.endpoint_metrics().register(registry);
-    });
-    let driver = Driver {
-        socket,
-        bridge,
-        reporter,
-        orders,
-        metrics,
-    };
-    shutdown.spawn_vital("coap-bridge", driver.run(shutdown.clone()));
-    Ok(Started { address })
+    secure: Option<Secure>,
+    bridge: Bridge,
+    metrics: Metrics,
+    dtls_metrics: dtls::Metrics,
+    files: Option<Files>,
+}
+
+/// The files of credentials, as they were read.
+struct Files {
+    sources: Sources,
+    watch: Watch,
+    has_revocations: bool,
+    expiry: Option<Expiry>,
+}
+
+impl Doors {
+    fn open(config: &Config) -> Result<Self, StartError> {
+        let rules = config.check()?;
+        let bind = |source| StartError::Bind {
+            address: config.listen,
+            source,
+        };
+        let socket = Socket::bind(config.listen).map_err(bind)?;
+        let (metrics, dtls_metrics) = (Metrics::default(), dtls::Metrics::default());
+        let mut bridge = Bridge::new(rules, StdRng::from_os_rng(), metrics.clone());
+        let mut started = Started {
+            address: socket.local_addr().map_err(bind)?,
+            secure: None,
+        };
+        let (mut secure, mut files) = (None, None);
+        if let Some(sources) = Sources::of(config) {
+            let watch = sources.watch();
+            let Credentials { keys, trust } = sources.read()?;
+            if let Some(keys) = &keys {
+                bridge.handle_keys(keys.names().cloned().collect(), now());
+            }
+            files = Some(Files {
+                sources,
+                watch,
+                has_revocations: trust.as_ref().is_some_and(Trust::has_revocations),
+                expiry: trust.as_ref().and_then(|trust| trust.expiry.clone()),
+            });
+            let second = Secure::bind(config, keys, trust, dtls_metrics.clone())?;
+            started.secure = Some(second.local_addr().map_err(|source| {
+                let address = config.dtls_listen;
+                StartError::BindSecure { address, source }
+            })?);
+            secure = Some(second);
+        }
+        Ok(Self {
+            started,
+            socket,
+            secure,
+            bridge,
+            metrics,
+            dtls_metrics,
+            files,
+        })
+    }
+
+    /// Spawns the task on the two ends of a runtime.
+    fn serve(
+        self,
+        (reporter, orders): (Reporter, Orders),
+        admin: &Admin,
+        shutdown: &Shutdown,
+    ) -> Started {
+        let started = self.started;
+        admin.listening(Listener {
+            name: "CoAP",
+            scheme: "coap",
+            address: started.address,
+        });
+        if let Some(address) = started.secure {
+            admin.listening(Listener {
+                name: "CoAP over DTLS",
+                scheme: "coaps",
+                address,
+            });
+        }
+        admin.register(|registry| {
+            let registry = registry.sub_registry_with_prefix("coap_bridge");
+            self.metrics.register(registry);
+            self.bridge.endpoint_metrics().register(registry);
+            if self.secure.is_some() {
+                self.dtls_metrics.register(registry);
+            }
+        });
+        let (to_driver, credentials) = mpsc::channel(1);
+        if let Some(files) = self.files {
+            if let Some(expiry) = files.expiry {
+                admin.certificate(expiry);
+            }
+            let (sources, watch) = (files.sources, files.watch);
+            let told = (admin.clone(), self.metrics.clone());
+            let stop = shutdown.clone();
+            let had = files.has_revocations;
+            shutdown.spawn(credentials::keep(
+                sources, watch, had, to_driver, told, stop,
+            ));
+        }
+        let driver = Driver {
+            socket: self.socket,
+            secure: self.secure,
+            bridge: self.bridge,
+            reporter,
+            orders,
+            credentials,
+            metrics: self.metrics,
+        };
+        shutdown.spawn_vital("coap-bridge", driver.run(shutdown.clone()));
+        started
+    }
 }
 
 struct Driver {
     socket: Socket,
+    secure: Option<Secure>,
     bridge: Bridge,
     reporter: Reporter,
     orders: Orders,
+    credentials: mpsc::Receiver<Credentials>,
     metrics: Metrics,
 }
 
@@ -125,7 +238,7 @@ impl Driver {
         loop {
             let full = self.report();
             self.transmit();
-            let deadline = self.bridge.poll_timeout();
+            let deadline = self.poll_timeout();
             tokio::select! {
                 biased;
                 () = shutdown.stopping() => break,
@@ -145,7 +258,14 @@ impl Driver {
                         break;
                     }
                 }
-                () = sleep_until(deadline) => self.bridge.handle_timeout(now()),
+                Some(credentials) = self.credentials.recv() => self.take(credentials, now()),
+                () = sleep_until(deadline) => self.handle_timeout(now()),
+                readable = Secure::readable(self.secure.as_ref()) => {
+                    if let Err(error) = readable {
+                        tracing::debug!(%error, "the socket for DTLS reports an error");
+                    }
+                    self.receive_secure();
+                }
                 readable = self.socket.readable() => {
                     if let Err(error) = readable {
                         tracing::debug!(%error, "the socket reports an error");
@@ -155,7 +275,12 @@ impl Driver {
             }
         }
         self.receive();
+        self.receive_secure();
         self.transmit();
+        if let Some(secure) = &mut self.secure {
+            secure.server.close(now().mono);
+            secure.transmit(&self.metrics);
+        }
         // What nodes were told is taken must reach the runtime; when the bus is away it can't.
         let flushed = tokio::time::timeout(FLUSH, self.flush()).await;
         if flushed.is_err() {
@@ -165,6 +290,39 @@ impl Driver {
             true => Ok(()),
             false => Err("the connection to the bus has ended"),
         }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let secure = self.secure.as_ref();
+        let deadlines = [
+            self.bridge.poll_timeout(),
+            secure.and_then(|secure| secure.server.poll_timeout()),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.bridge.handle_timeout(now);
+        if let Some(secure) = &mut self.secure {
+            secure.server.handle_timeout(now);
+            secure.pass_on(&mut self.bridge, now);
+        }
+    }
+
+    /// Other keys and certificates are in force from here on.
+    fn take(&mut self, credentials: Credentials, now: Now) {
+        let Some(secure) = &mut self.secure else {
+            return;
+        };
+        if let Some(keys) = credentials.keys {
+            self.bridge
+                .handle_keys(keys.names().cloned().collect(), now);
+            secure.server.handle_keys(keys, now);
+        }
+        if let Some(trust) = credentials.trust {
+            secure.server.handle_trust(trust, now);
+        }
+        secure.pass_on(&mut self.bridge, now);
     }
 
     async fn flush(&mut self) {
@@ -196,14 +354,31 @@ impl Driver {
         }
     }
 
+    fn receive_secure(&mut self) {
+        if let Some(secure) = &mut self.secure {
+            secure.receive(&mut self.bridge, &self.metrics);
+        }
+    }
+
     /// Sends what is to be sent. A datagram that can't be sent is lost, as any may be.
     fn transmit(&mut self) {
         while let Some(transmit) = self.bridge.poll_transmit() {
-            let to = transmit.to.address();
-            if let Err(error) = self.socket.send(to, &transmit.bytes) {
-                self.metrics.send_errors.inc();
-                tracing::debug!(peer.addr = %to, %error, "a datagram could not be sent");
+            match (transmit.to, &mut self.secure) {
+                (Remote::Plain(to), _) => {
+                    if let Err(error) = self.socket.send(to, &transmit.bytes) {
+                        self.metrics.send_errors.inc();
+                        tracing::debug!(peer.addr = %to, %error, "a datagram could not be sent");
+                    }
+                }
+                (Remote::Secure(..), Some(secure)) => {
+                    secure.encrypt(&transmit, now());
+                    secure.pass_on(&mut self.bridge, now());
+                }
+                (Remote::Secure(..), None) => {}
             }
+        }
+        if let Some(secure) = &mut self.secure {
+            secure.transmit(&self.metrics);
         }
     }
 

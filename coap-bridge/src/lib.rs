@@ -6,22 +6,28 @@
 //!
 //! - [`endpoint`]: CoAP itself (RFC 7252, 7641, 7959, 8132, 9175), without IO. It knows no resource.
 //! - `firmware`: what firmwares and bridge say to each other, without IO. It knows no message.
+//! - `dtls`: DTLS 1.2 for nodes (RFC 6347), without IO. It knows no CoAP.
 //! - `content`: values in text, JSON, CBOR, SenML ... (RFC 8949, RFC 8428).
 //! - [`link_format`]: lists of resources (RFC 6690).
-//! - `socket`, `driver`: the socket; the clock and the task.
+//! - `socket`, `driver`: the sockets; the clock and the task.
 //!
-//! No topic and no MQTT here: that is the bridge runtime's ([`bus::bridge`]). Not here yet: DTLS.
+//! No topic and no MQTT here: that is the bridge runtime's ([`bus::bridge`]).
 
 #![warn(missing_docs)]
 
+mod block;
 mod config;
 mod content;
 mod driver;
+mod dtls;
 pub mod endpoint;
 mod firmware;
 pub mod link_format;
 mod metrics;
+mod network;
 mod socket;
 
 pub use config::{Config, InvalidConfig};
 pub use driver::{StartError, Started, start};
+pub use dtls::{KeysError, TrustError};
+pub use network::{InvalidNetwork, Network};

@@ -18,6 +18,12 @@ struct Outcome {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reload {
+    what: &'static str,
+    result: &'static str,
+}
+
 /// Why something that a node sent was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -43,6 +49,12 @@ pub(crate) enum Refused {
     TooManyResources,
     /// The bus is behind.
     Overload,
+    /// It came without DTLS from where that is not taken.
+    DtlsRequired,
+    /// It came without DTLS in the name of a node that speaks DTLS.
+    BoundToDtls,
+    /// It came over DTLS in the name of another node than was proven.
+    WrongIdentity,
 }
 
 impl Refused {
@@ -58,6 +70,9 @@ impl Refused {
             Self::TooManyNodes => "too_many_nodes",
             Self::TooManyAtAddress => "too_many_at_address",
             Self::TooManyResources => "too_many_resources",
+            Self::DtlsRequired => "dtls_required",
+            Self::BoundToDtls => "bound_to_dtls",
+            Self::WrongIdentity => "wrong_identity",
             Self::Overload => "overload",
         }
     }
@@ -72,6 +87,7 @@ pub(crate) struct Metrics {
     refused: Family<Reason, Counter>,
     kept_as_bytes: Family<Reason, Counter>,
     discoveries: Family<Outcome, Counter>,
+    reloads: Family<Reload, Counter>,
     pub(crate) reads: Counter,
     pub(crate) reads_failed: Counter,
     pub(crate) nodes: Gauge,
@@ -103,6 +119,11 @@ impl Metrics {
             "discoveries",
             "Questions for a node's resources that ended, by outcome",
             self.discoveries.clone(),
+        );
+        registry.register(
+            "reloads",
+            "Files that were read again, by what they hold and whether that is in force",
+            self.reloads.clone(),
         );
         registry.register("reads", "Resources asked for", self.reads.clone());
         registry.register(
@@ -139,6 +160,10 @@ impl Metrics {
             Flaw::Malformed => "malformed",
         };
         self.kept_as_bytes.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn reloaded(&self, what: &'static str, result: &'static str) {
+        self.reloads.get_or_create(&Reload { what, result }).inc();
     }
 
     pub(crate) fn discovered(&self, outcome: &'static str) {

@@ -17,6 +17,7 @@ mod certificates;
 mod coap_nodes;
 mod command_line;
 mod content_formats;
+mod dtls;
 mod liveness;
 mod mqtt_clients;
 mod pyaiot_client;

@@ -30,8 +30,7 @@ impl Bench {
             ..Config::default()
         };
         let (admin, shutdown) = (Admin::default(), Shutdown::new());
-        let socket = Socket::bind(config.listen).unwrap();
-        let started = listen(socket, config.check().unwrap(), ends, &admin, &shutdown).unwrap();
+        let started = Doors::open(&config).unwrap().serve(ends, &admin, &shutdown);
         Self {
             address: started.address,
             reports,

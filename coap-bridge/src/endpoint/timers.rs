@@ -48,6 +48,11 @@ impl<K: Clone + Ord + Hash> Timers<K> {
         self.by_time.first().map(|(at, _)| *at)
     }
 
+    /// The key whose deadline comes next.
+    pub(crate) fn peek(&self) -> Option<&(Instant, K)> {
+        self.by_time.first()
+    }
+
     /// Takes the key whose deadline comes next.
     pub(crate) fn pop_first(&mut self) -> Option<(Instant, K)> {
         let (at, key) = self.by_time.pop_first()?;

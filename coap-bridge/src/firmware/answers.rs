@@ -31,6 +31,11 @@ pub(super) fn no_server() -> Answer {
     }
 }
 
+/// To a node whose session has ended nothing can be sent.
+pub(super) fn session_ended() -> Answer {
+    rejected("the node's DTLS session has ended: it can be asked when it has connected again")
+}
+
 /// The answer to a request that got no response, in these words.
 pub(super) fn failed(error: RequestError, words: &str) -> Answer {
     Answer {

@@ -197,12 +197,16 @@ impl Bridge {
     ) -> Result<Response, Refused> {
         let entry = Entry::parse(request, peer).ok_or(Refused::Registration)?;
         let uid = entry.uid.ok_or(Refused::Registration)?;
+        let uid = self.access.speaker(peer, uid)?;
         let simple = path != "rd";
         if simple && (entry.base.is_some() || !request.payload.is_empty()) {
             return Err(Refused::Registration);
         }
         let resources = resources(request)?;
         let server = entry.base.unwrap_or(peer);
+        if peer.session().is_some() {
+            self.sit_down(&uid, peer, now);
+        }
         if self.nodes.contains_key(&uid) {
             self.handle_registered(&uid, peer, server, now);
         } else {
@@ -267,10 +271,15 @@ impl Bridge {
         let segment = path.strip_prefix("rd/").and_then(Location::parse);
         let location = segment.ok_or(Refused::UnknownRegistration)?;
         let registration = self.directory.registrations.get(&location);
-        registration
-            .filter(|registration| registration.host == places::host(peer))
-            .map(|_| location)
-            .ok_or(Refused::UnknownRegistration)
+        let registration = registration.ok_or(Refused::UnknownRegistration)?;
+        let speaks = self.access.speaker(peer, registration.uid.clone());
+        // Over DTLS the name is proven, from wherever the session is.
+        match speaks.is_ok()
+            && (peer.session().is_some() || registration.host == places::host(peer))
+        {
+            true => Ok(location),
+            false => Err(Refused::UnknownRegistration),
+        }
     }
 
     fn renew_registration(
@@ -285,8 +294,12 @@ impl Bridge {
         let registration = self.directory.registrations.get_mut(&location);
         let registration = registration.ok_or(Refused::UnknownRegistration)?;
         registration.lifetime = entry.lifetime.unwrap_or(registration.lifetime);
+        registration.host = places::host(peer);
         let (uid, lifetime) = (registration.uid.clone(), registration.lifetime);
         self.directory.expiries.set(location, now.mono + lifetime);
+        if peer.session().is_some() {
+            self.sit_down(&uid, peer, now);
+        }
         let known = self.nodes.get(&uid).and_then(|node| node.seat.server);
         let server = entry.base.or(known).unwrap_or(peer);
         self.handle_registered(&uid, peer, server, now);

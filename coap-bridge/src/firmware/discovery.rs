@@ -4,7 +4,7 @@
 //! simulated one from the very port it serves at. So the standard port is asked first, and soon after
 //! that the port that was sent from; the first that gives a list is the node's server.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bus::bridge::{Answer, Report, Uid};
@@ -13,9 +13,10 @@ use bus::time::Now;
 
 use super::answers::failed;
 use super::node::Turn;
-use super::places::{self, Block, Seat};
+use super::places::{self, Seat};
 use super::work::Ask;
 use super::{Bridge, COAP_PORT};
+use crate::block::{Block, Tally};
 use crate::endpoint::options::format;
 use crate::endpoint::parameters::MAX_TRANSMIT_SPAN;
 use crate::endpoint::{Code, Method, Remote, Request, RequestError, RequestId, Response};
@@ -42,7 +43,7 @@ const MAX_LOOK: usize = 1024;
 pub(super) struct Queue {
     max: usize,
     running: usize,
-    per_block: HashMap<Block, usize>,
+    per_block: Tally,
     waiting: VecDeque<(Uid, Block)>,
 }
 
@@ -51,7 +52,7 @@ impl Queue {
         Self {
             max,
             running: 0,
-            per_block: HashMap::new(),
+            per_block: Tally::default(),
             waiting: VecDeque::new(),
         }
     }
@@ -66,12 +67,12 @@ impl Queue {
             return None;
         }
         let share = self.max.div_ceil(4);
-        let busy = |block: &Block| self.per_block.get(block).is_some_and(|n| *n >= share);
+        let busy = |block: &Block| self.per_block.count(*block) >= share;
         let mut waiting = self.waiting.iter().take(MAX_LOOK);
         let index = waiting.position(|(_, block)| !busy(block))?;
         let (uid, block) = self.waiting.remove(index)?;
         self.running += 1;
-        *self.per_block.entry(block).or_default() += 1;
+        self.per_block.add(block);
         Some((uid, block))
     }
 
@@ -81,12 +82,7 @@ impl Queue {
             return;
         };
         self.running = self.running.saturating_sub(1);
-        if let Some(count) = self.per_block.get_mut(&block) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_block.remove(&block);
-            }
-        }
+        self.per_block.remove(block);
     }
 }
 
@@ -175,7 +171,7 @@ impl Bridge {
         if discovery.turn != Turn::None {
             return;
         }
-        let block = places::block(first);
+        let block = Block::of(first.address());
         discovery.turn = Turn::Waiting(block);
         discovery.candidates = candidates;
         discovery.patient = patient;
@@ -343,7 +339,13 @@ impl Bridge {
         self.end_discovery(uid, &error, outcome, now);
     }
 
-    fn end_discovery(&mut self, uid: &Uid, answer: &Answer, outcome: &'static str, now: Now) {
+    pub(super) fn end_discovery(
+        &mut self,
+        uid: &Uid,
+        answer: &Answer,
+        outcome: &'static str,
+        now: Now,
+    ) {
         self.metrics.discovered(outcome);
         self.stagger.cancel(uid);
         let Some(node) = self.nodes.get_mut(uid) else {

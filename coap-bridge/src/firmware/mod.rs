@@ -6,17 +6,20 @@
 //! - `discovery`: where a node's own server is, and what it has.
 //! - `work`, `results`, `answers`: what is asked of a node, one request at a time; what it answered;
 //!   and how that is told.
+//! - `access`, `secure`: who may speak for which node, and nodes that speak DTLS.
 //! - `node`, `places`, `wire`: the state of one node, where nodes are, and the payloads.
 //!
 //! What it refuses to do: it decides nothing about liveness, topics and acks, which is the bridge
 //! runtime's ([`bus::bridge`]); it believes no node's new address before that has answered.
 
+mod access;
 mod answers;
 mod directory;
 mod discovery;
 mod node;
 mod places;
 mod results;
+mod secure;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -33,6 +36,8 @@ use rand::rngs::StdRng;
 
 use crate::endpoint::{self, Endpoint, Event, Limits, Remote, RequestId, Timers, Transmit};
 use crate::metrics::Metrics;
+use crate::network::Network;
+use access::Access;
 use directory::Directory;
 use discovery::Queue;
 use node::Node;
@@ -62,6 +67,8 @@ pub(crate) struct Rules {
     pub(crate) max_nodes_per_address: usize,
     /// How many nodes are asked for their resources at a time.
     pub(crate) max_discoveries: usize,
+    /// Where nodes may speak without DTLS.
+    pub(crate) plain_from: Vec<Network>,
 }
 
 /// The machine: datagrams, orders and time in; datagrams, reports and a deadline out.
@@ -75,6 +82,7 @@ pub(crate) struct Bridge {
     endpoint: Endpoint,
     nodes: HashMap<Uid, Node>,
     places: Places,
+    access: Access,
     /// What our requests and observations are for.
     asked: HashMap<RequestId, (Uid, Ask)>,
     queue: Queue,
@@ -95,6 +103,7 @@ impl Bridge {
         };
         Self {
             queue: Queue::new(rules.max_discoveries),
+            access: Access::new(rules.plain_from.clone()),
             rules,
             endpoint: Endpoint::new(limits, rng),
             nodes: HashMap::new(),
@@ -212,9 +221,15 @@ impl Bridge {
         if self.nodes.contains_key(&uid) || self.nodes.len() >= self.rules.max_nodes {
             return;
         }
+        self.remember_secure(&uid, &address);
         let server = address.parse().ok().map(Remote::Plain);
+        let may_be = |server: &Remote| {
+            let speaks = self.access.speaker(*server, uid.clone()).is_ok();
+            let admitted = self.access.admits(*server).is_ok();
+            speaks && admitted && self.places.server(*server).is_none()
+        };
         let seat = Seat {
-            server: server.filter(|server| self.places.server(*server).is_none()),
+            server: server.filter(may_be),
             source: None,
         };
         self.places.reseat(&uid, Seat::default(), seat);
@@ -225,6 +240,7 @@ impl Bridge {
     }
 
     fn insert(&mut self, uid: Uid, node: Node) {
+        self.access.arrived(&uid);
         self.nodes.insert(uid, node);
         self.count_nodes();
     }
@@ -238,6 +254,7 @@ impl Bridge {
         let Some(node) = self.nodes.remove(uid) else {
             return;
         };
+        self.access.left(uid);
         self.places.reseat(uid, node.seat, Seat::default());
         self.stagger.cancel(uid);
         self.polls.cancel(uid);

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use bus::bridge as orders;
 use bus::payload::Resource;
 
-use super::places::{self, Block, Host, Seat};
+use super::places::{self, Host, Seat};
 use super::wire::Profile;
+use crate::block::Block;
 use crate::endpoint::{Remote, RequestId};
 
 /// Further resources of a node are not taken.
@@ -149,10 +150,7 @@ impl Node {
     /// Takes the node's list in place of the last one; gives the observations that are of no use
     /// any more. Resources that are only pushed stay.
     pub(super) fn list(&mut self, listed: &[Resource]) -> Vec<RequestId> {
-        let entries = self.resources.values_mut();
-        let observations = entries
-            .filter_map(|entry| entry.observation.take())
-            .collect();
+        let observations = self.drop_observations();
         self.resources
             .retain(|_, entry| entry.listed.take().is_none());
         for resource in listed {
@@ -167,6 +165,14 @@ impl Node {
             .filter(|path| self.resources.contains_key(path))
             .collect();
         observations
+    }
+
+    /// Gives up all observations.
+    pub(super) fn drop_observations(&mut self) -> Vec<RequestId> {
+        let entries = self.resources.values_mut();
+        entries
+            .filter_map(|entry| entry.observation.take())
+            .collect()
     }
 
     /// Nothing is being asked of it, or waits to be.

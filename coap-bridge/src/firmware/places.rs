@@ -1,10 +1,11 @@
 //! Which node is where: from an address to the node that a push without a uid belongs to.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use bus::bridge::Uid;
 
+use crate::block::{Block, Tally};
 use crate::endpoint::{Remote, SessionId};
 
 /// Where one node is.
@@ -34,26 +35,14 @@ pub(super) fn host(remote: Remote) -> Host {
     (remote.address().ip(), scope, remote.session())
 }
 
-/// What limits count as one place: an IPv4 address, a /64 of IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Block(IpAddr);
-
-pub(super) fn block(remote: Remote) -> Block {
-    match remote.address().ip() {
-        IpAddr::V6(ip) => {
-            let prefix = ip.to_bits() >> 64 << 64;
-            Block(Ipv6Addr::from_bits(prefix).into())
-        }
-        ip @ IpAddr::V4(_) => Block(ip),
-    }
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Places {
     servers: HashMap<Remote, Uid>,
     sources: HashMap<Remote, Uid>,
     hosts: HashMap<Host, BTreeSet<Uid>>,
-    blocks: HashMap<Block, usize>,
+    /// Of those without DTLS, whom anybody can make up.
+    blocks: Tally,
+    plain: usize,
 }
 
 impl Places {
@@ -79,7 +68,10 @@ impl Places {
         }
         if let Some(new) = new {
             self.hosts.entry(host(new)).or_default().insert(uid.clone());
-            *self.blocks.entry(block(new)).or_default() += 1;
+            if new.session().is_none() {
+                self.blocks.add(Block::of(new.address()));
+                self.plain += 1;
+            }
         }
     }
 
@@ -90,11 +82,9 @@ impl Places {
                 self.hosts.remove(&host(place));
             }
         }
-        if let Some(count) = self.blocks.get_mut(&block(place)) {
-            *count -= 1;
-            if *count == 0 {
-                self.blocks.remove(&block(place));
-            }
+        if place.session().is_none() {
+            self.blocks.remove(Block::of(place.address()));
+            self.plain -= 1;
         }
     }
 
@@ -113,9 +103,14 @@ impl Places {
         self.servers.get(&place)
     }
 
-    /// How many nodes are in the same place.
+    /// How many nodes there are without DTLS.
+    pub(super) fn plain(&self) -> usize {
+        self.plain
+    }
+
+    /// How many of them are in the same place.
     pub(super) fn count(&self, place: Remote) -> usize {
-        self.blocks.get(&block(place)).copied().unwrap_or(0)
+        self.blocks.count(Block::of(place.address()))
     }
 }
 

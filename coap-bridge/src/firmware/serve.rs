@@ -44,6 +44,9 @@ impl Bridge {
         {
             return self.endpoint.ignore(exchange);
         }
+        if let Err(refused) = self.access.admits(peer) {
+            return self.answer_refused(exchange, request, multicast, refused, now);
+        }
         let response = match (request.method, path.as_deref()) {
             (Method::Post, Some("alive")) => self.serve_alive(peer, request, now),
             (Method::Post, Some("server")) => self.serve_push(peer, request, now),
@@ -66,15 +69,24 @@ impl Bridge {
         };
         match response {
             Ok(response) => self.endpoint.respond(exchange, response, now.mono),
-            Err(refused) => {
-                self.metrics.refused(refused);
-                // Under load an answer that nobody waits for is one more datagram.
-                if refused == Refused::Overload && !request.confirmable {
-                    self.endpoint.ignore(exchange);
-                } else {
-                    self.endpoint.respond(exchange, refusal(refused), now.mono);
-                }
-            }
+            Err(refused) => self.answer_refused(exchange, request, multicast, refused, now),
+        }
+    }
+
+    fn answer_refused(
+        &mut self,
+        exchange: ExchangeId,
+        request: &Request,
+        multicast: bool,
+        refused: Refused,
+        now: Now,
+    ) {
+        self.metrics.refused(refused);
+        // Under load an answer that nobody waits for is one more datagram.
+        if multicast || (refused == Refused::Overload && !request.confirmable) {
+            self.endpoint.ignore(exchange);
+        } else {
+            self.endpoint.respond(exchange, refusal(refused), now.mono);
         }
     }
 
@@ -84,7 +96,11 @@ impl Bridge {
         request: &Request,
         now: Now,
     ) -> Result<Response, Refused> {
-        let alive = Alive::parse(&request.payload).ok_or(Refused::Malformed)?;
+        let mut alive = Alive::parse(&request.payload).ok_or(Refused::Malformed)?;
+        alive.uid = self.access.speaker(peer, alive.uid)?;
+        if peer.session().is_some() {
+            self.sit_down(&alive.uid, peer, now);
+        }
         if self.nodes.contains_key(&alive.uid) {
             self.handle_alive(&alive, peer, now);
         } else {
@@ -102,14 +118,10 @@ impl Bridge {
         server: Option<Remote>,
         now: Now,
     ) -> Result<(), Refused> {
-        if self.nodes.len() >= self.rules.max_nodes {
-            return Err(Refused::TooManyNodes);
-        }
-        if self.places.count(peer) >= self.rules.max_nodes_per_address {
-            return Err(Refused::TooManyAtAddress);
-        }
+        self.has_room(peer)?;
         let seat = Seat {
-            server: None,
+            // Over its own session a node has proven that it is there.
+            server: peer.session().map(|_| peer),
             source: Some(peer),
         };
         self.places.reseat(uid, Seat::default(), seat);
@@ -128,6 +140,24 @@ impl Bridge {
             reset: false,
         });
         self.discover_at(uid, places, Some(peer), false, now);
+        Ok(())
+    }
+
+    /// Whether a further node is taken. Those that anybody can make up leave room for those that have
+    /// proven their name.
+    fn has_room(&self, peer: Remote) -> Result<(), Refused> {
+        let is_plain = peer.session().is_none();
+        let reserved = if is_plain { self.access.bound() } else { 0 };
+        let rules = &self.rules;
+        if self.nodes.len() >= rules.max_nodes {
+            return Err(Refused::TooManyNodes);
+        }
+        if is_plain && self.places.plain() >= rules.max_nodes.saturating_sub(reserved) {
+            return Err(Refused::TooManyNodes);
+        }
+        if is_plain && self.places.count(peer) >= rules.max_nodes_per_address {
+            return Err(Refused::TooManyAtAddress);
+        }
         Ok(())
     }
 
@@ -203,6 +233,7 @@ impl Bridge {
             Unreadable::Format => Refused::Format,
         })?;
         let uid = self.places.find(peer).ok_or(Refused::UnknownNode)?.clone();
+        let uid = self.access.speaker(peer, uid)?;
         let node = self.nodes.get_mut(&uid).ok_or(Refused::UnknownNode)?;
         node.seen = Some(now.mono);
         if !self.report_readings(&uid, readings, now) {
@@ -255,6 +286,8 @@ fn refusal(refused: Refused) -> Response {
             "send ep=<name>, lt=<seconds>, base=<scheme>://<your address>:<port>",
         ),
         Refused::UnknownRegistration => say(Code::NOT_FOUND, "register anew"),
+        Refused::WrongIdentity => say(Code::FORBIDDEN, "this is another node's name"),
+        Refused::DtlsRequired | Refused::BoundToDtls => say(Code::UNAUTHORIZED, "use coaps"),
         Refused::TooManyResources => say(Code::FORBIDDEN, "too many resources"),
         Refused::TooManyNodes | Refused::TooManyAtAddress | Refused::Overload => {
             Response::new(Code::SERVICE_UNAVAILABLE).with_max_age(BUSY_MAX_AGE)

@@ -5,4 +5,5 @@ mod directory;
 mod life;
 mod places;
 mod requests;
+mod secure;
 mod values;

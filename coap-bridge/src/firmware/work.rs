@@ -7,7 +7,8 @@ use bus::payload::SetMethod;
 use bus::time::Now;
 
 use super::Bridge;
-use super::answers::{failed, no_server, ok, rejected};
+use super::access::level;
+use super::answers::{failed, no_server, ok, rejected, session_ended};
 use super::node::{Current, Turn};
 use super::wire;
 use crate::endpoint::parameters::MAX_TRANSMIT_WAIT;
@@ -56,7 +57,8 @@ impl Bridge {
         };
         if request.action == Action::Rediscover {
             if node.seat.server.or(node.seat.source).is_none() {
-                return self.answer(request.id, no_server());
+                let why = self.unreachable(&uid);
+                return self.answer(request.id, why);
             }
             node.discovery.asked_by.push(request.id);
             return self.discover(&uid, None, false, now);
@@ -145,19 +147,21 @@ impl Bridge {
 
     /// Sends a request that the bus waits for.
     fn ask(&mut self, uid: &Uid, request: Request, ask: Ask, timeout: Duration, now: Now) {
-        let Some(node) = self.nodes.get_mut(uid) else {
+        let Some(seat) = self.nodes.get(uid).map(|node| node.seat) else {
             return;
         };
-        let sent = match node.seat.server {
+        let sent = match seat.server {
             Some(server) => self
                 .endpoint
                 .request(server, request, timeout, now.mono)
                 .map_err(|error| failed(error, &error.to_string())),
-            None => Err(no_server()),
+            None => Err(self.unreachable(uid)),
         };
         match sent {
             Ok(id) => {
-                node.current = Some(Current { id, routine: None });
+                if let Some(node) = self.nodes.get_mut(uid) {
+                    node.current = Some(Current { id, routine: None });
+                }
                 self.asked.insert(id, (uid.clone(), ask));
             }
             Err(answer) => self.refuse(ask, answer),
@@ -252,8 +256,16 @@ impl Bridge {
         self.report(Report::Answer { id, answer });
     }
 
+    /// Why a node without a known server can't be asked.
+    fn unreachable(&self, uid: &Uid) -> Answer {
+        match self.access.is_bound(&level(uid)) {
+            true => session_ended(),
+            false => no_server(),
+        }
+    }
+
     /// Ends what could not be asked.
-    fn refuse(&mut self, ask: Ask, answer: Answer) {
+    pub(super) fn refuse(&mut self, ask: Ask, answer: Answer) {
         match ask {
             Ask::Write { id, .. }
             | Ask::Fetch { id, .. }

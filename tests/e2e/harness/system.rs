@@ -60,7 +60,13 @@ pub(crate) struct System {
 impl System {
     /// Starts it with further arguments and waits until it says that it is up.
     pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_after(|_| {}, args)
+    }
+
+    /// The same, after its folder for certificates and keys was prepared.
+    pub(crate) fn start_after(prepare: impl FnOnce(&Path), args: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
+        prepare(&data.path().join("pki"));
         let (process, listeners) = start_up(data.path(), args);
         Self {
             process,
@@ -90,6 +96,19 @@ impl System {
 
     pub(crate) fn coap(&self) -> SocketAddr {
         self.address("coap")
+    }
+
+    pub(crate) fn coaps(&self) -> SocketAddr {
+        self.address("coaps")
+    }
+
+    /// Whether there is a listener with this scheme.
+    pub(crate) fn listens(&self, scheme: &str) -> bool {
+        self.listeners.contains_key(scheme)
+    }
+
+    pub(crate) fn pki(&self) -> PathBuf {
+        self.data.path().join("pki")
     }
 
     pub(crate) fn ws(&self) -> SocketAddr {
@@ -151,6 +170,7 @@ fn start_up(data: &Path, args: &[&str]) -> (Process, HashMap<String, SocketAddr>
         "bus.listen",
         "bus.plain_listen",
         "coap_bridge.listen",
+        "coap_bridge.dtls_listen",
         "ws_bridge.listen",
         "dashboard_gw.listen",
     ] {

@@ -1,12 +1,11 @@
 //! A network of nodes and one bridge, with a virtual clock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bus::bridge::BridgeConfig;
 use bus::bridge::registry::Registry;
-use bus::id::BridgeId;
+use bus::id::{BridgeId, NodeId};
 use bus::session::Message;
 use bus::time::Now;
 use bus::topic::Base;
@@ -16,9 +15,12 @@ use rand::rngs::StdRng;
 use serde_json::Value;
 
 use crate::endpoint::options::number;
-use crate::endpoint::{Code, Endpoint, Event, Limits, Method, Request, Response};
+use crate::endpoint::{
+    Code, Endpoint, Event, Limits, Method, Remote, Request, Response, SessionId,
+};
 use crate::firmware::{Bridge, Rules};
 use crate::metrics::Metrics;
+use crate::network::Network;
 
 /// Where the bridge is.
 pub(super) const BRIDGE: &str = "10.0.0.254:5683";
@@ -116,13 +118,13 @@ pub(super) struct Bench {
     pub(super) bridge: Bridge,
     registry: Registry,
     pub(super) now: Now,
-    pub(super) servers: HashMap<SocketAddr, Server>,
+    pub(super) servers: HashMap<Remote, Server>,
     /// The last payload of each topic below the base, and how many events of each type came.
     pub(super) topics: BTreeMap<String, Value>,
     pub(super) events: BTreeMap<String, u32>,
     pub(super) acks: u32,
     /// What the bridge sent to addresses without a server.
-    pub(super) stray: Vec<(SocketAddr, Bytes)>,
+    pub(super) stray: Vec<(Remote, Bytes)>,
     /// Reports stay in the bridge.
     pub(super) bus_is_behind: bool,
     pub(super) metrics: Metrics,
@@ -136,11 +138,19 @@ pub(super) fn rules() -> Rules {
         max_nodes: 1000,
         max_nodes_per_address: 1000,
         max_discoveries: 16,
+        plain_from: Network::EVERYWHERE.to_vec(),
     }
 }
 
-pub(super) fn addr(text: &str) -> SocketAddr {
-    text.parse().unwrap()
+/// `10.0.0.1:5683`, or with the number of a DTLS session in front: `7@10.0.0.1:61000`.
+pub(super) fn addr(text: &str) -> Remote {
+    match text.split_once('@') {
+        None => Remote::Plain(text.parse().unwrap()),
+        Some((session, address)) => {
+            let session = SessionId(session.parse().unwrap());
+            Remote::Secure(session, address.parse().unwrap())
+        }
+    }
 }
 
 impl Bench {
@@ -216,6 +226,27 @@ impl Bench {
         self.post(from, 0x50, "server", payload)
     }
 
+    /// The holder of a name begins a DTLS session.
+    pub(super) fn session(&mut self, at: &str, name: &str) {
+        let (at, name) = (addr(at), NodeId::new(name).unwrap());
+        let session = at.session().unwrap();
+        self.bridge.handle_session(session, at, &name, self.now);
+        self.settle();
+    }
+
+    pub(super) fn session_ends(&mut self, at: &str) {
+        let session = addr(at).session().unwrap();
+        self.bridge.handle_session_end(session, self.now);
+        self.settle();
+    }
+
+    /// These names have a shared key.
+    pub(super) fn keys(&mut self, names: &[&str]) {
+        let names = names.iter().map(|name| NodeId::new(name).unwrap());
+        self.bridge.handle_keys(names.collect(), self.now);
+        self.settle();
+    }
+
     /// A message of the bus, such as a `set`.
     pub(super) fn bus(&mut self, topic: &str, payload: &str) {
         let message = Message {
@@ -271,7 +302,7 @@ impl Bench {
             }
             self.read_bus();
             while let Some(transmit) = self.bridge.poll_transmit() {
-                flying.push_back((addr(BRIDGE), transmit.to.address(), transmit.bytes));
+                flying.push_back((addr(BRIDGE), transmit.to, transmit.bytes));
             }
             let Some((from, to, bytes)) = flying.pop_front() else {
                 if self.registry.has_orders() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::bench::{Bench, Server, rules};
+use super::bench::{Bench, Server, addr, rules};
 use crate::endpoint::{Code, Limits};
 use crate::firmware::Rules;
 use crate::metrics::Refused;
@@ -25,7 +25,7 @@ fn with_node() -> Bench {
     let mut bench = Bench::new();
     bench
         .servers
-        .insert(SERVER.parse().unwrap(), Server::new(LEDS, VALUES));
+        .insert(addr(SERVER), Server::new(LEDS, VALUES));
     bench
 }
 
@@ -173,7 +173,7 @@ fn a_list_comes_block_by_block() {
         list,
         &[("led", "1"), ("temp", "21.5°C"), ("x", "y")],
     );
-    bench.servers.insert(SERVER.parse().unwrap(), server);
+    bench.servers.insert(addr(SERVER), server);
     bench.alive(SOURCE, "alive:a");
     assert_eq!(
         bench.topic("nodes/a/resources").as_array().unwrap().len(),
@@ -204,7 +204,7 @@ fn a_burst_of_first_signs_of_life_is_worked_off_in_order() {
     for n in 1..=500 {
         let address = format!("[2001:db8::{n:x}]:5683");
         let server = Server::new(LEDS, VALUES);
-        bench.servers.insert(address.parse().unwrap(), server);
+        bench.servers.insert(addr(&address), server);
     }
     bench.bus_is_behind = true;
     for n in 1..=500 {
