@@ -8,7 +8,7 @@ mod outgoing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use bytes::BytesMut;
 
@@ -41,12 +41,19 @@ struct Subscription {
     snapshot: u64,
 }
 
+/// Snapshots remembered of subscriptions that were given up. What they covered has long come when
+/// there were so many since.
+const COVERED: usize = 16;
+
 /// One session.
 #[derive(Debug)]
 pub(crate) struct Session {
     /// Its number, which its own messages carry as their origin.
     number: u64,
     subscriptions: Vec<Subscription>,
+    /// Filters that were given up, with the last message that their snapshots covered: other filters
+    /// may still bring it, and older ones.
+    covered: VecDeque<(String, u64)>,
     outgoing: Outgoing,
     /// QoS 2 messages that came in and were not released yet.
     incoming: HashSet<u16>,
@@ -61,6 +68,7 @@ impl Session {
         Self {
             number,
             subscriptions: Vec::new(),
+            covered: VecDeque::new(),
             outgoing: Outgoing::new(bounds),
             incoming: HashSet::new(),
             terms: None,
@@ -146,10 +154,17 @@ impl Session {
 
     /// Removes a subscription; gives whether there was one.
     pub(crate) fn unsubscribe(&mut self, filter: &str) -> bool {
-        let before = self.subscriptions.len();
-        self.subscriptions
-            .retain(|known| known.request.filter != filter);
-        self.subscriptions.len() < before
+        let mut known = self.subscriptions.iter();
+        let Some(at) = known.position(|known| known.request.filter == filter) else {
+            return false;
+        };
+        let known = self.subscriptions.remove(at);
+        if known.snapshot > 0 {
+            self.covered.truncate(COVERED - 1);
+            self.covered
+                .push_front((known.request.filter, known.snapshot));
+        }
+        true
     }
 
     /// Removes the subscriptions that are not allowed any more, and what waits for them alone;
@@ -223,6 +238,12 @@ impl Session {
             return self.shared(message, share);
         }
         let (name, seq) = (message.topic(), message.seq());
+        let mut covered = self.covered.iter();
+        let is_covered =
+            |(filter, snapshot): &(String, u64)| seq <= *snapshot && topic::matches(filter, name);
+        if message.is_retain() && covered.any(is_covered) {
+            return None;
+        }
         let mut delivery: Option<Delivery> = None;
         for known in &self.subscriptions {
             if !topic::matches(&known.request.filter, name) {

@@ -2,6 +2,8 @@
 
 mod durable;
 mod handle;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
