@@ -56,7 +56,8 @@ pub struct Config {
     pub dtls_pki: Option<PathBuf>,
     /// Where nodes send to over DTLS, given `psk` or `dtls_pki`.
     pub dtls_listen: SocketAddr,
-    /// How many DTLS sessions there are at the most; past it the one that was silent for longest ends.
+    /// How many DTLS sessions there are at the most, about 10 KiB each; past it the one that was silent for
+    /// longest ends.
     pub max_sessions: usize,
     /// How many of them are from one address (IPv6: one /64) at the most.
     pub max_sessions_per_address: usize,
@@ -85,7 +86,7 @@ impl Default for Config {
             psk: None,
             dtls_pki: None,
             dtls_listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 5684)),
-            max_sessions: 20_000,
+            max_sessions: 10_000,
             max_sessions_per_address: 5_000,
             max_handshakes: 1024,
             session_idle: Duration::from_secs(24 * 3600),

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use bus::bridge::{Order, Report};
+use bus::bridge::registry::Registry;
+use bus::bridge::{Order, Report, Sample, Uid};
+use bus::session::Message;
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::*;
+use crate::dtls::tests::bench::{Client, KEY};
 use crate::endpoint::{Code, Endpoint, Event, Limits, Method, Request, Response};
 
 /// Far more than anything here takes.
@@ -16,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Bench {
     address: SocketAddr,
+    secure: Option<SocketAddr>,
     reports: mpsc::Receiver<Report>,
     orders: mpsc::Sender<Order>,
     shutdown: Shutdown,
@@ -24,15 +29,19 @@ struct Bench {
 
 impl Bench {
     fn new(listen_at: &str) -> Self {
-        let (ends, (reports, orders)) = runtime::detached();
-        let config = Config {
+        Self::with(Config {
             listen: listen_at.parse().unwrap(),
             ..Config::default()
-        };
+        })
+    }
+
+    fn with(config: Config) -> Self {
+        let (ends, (reports, orders)) = runtime::detached();
         let (admin, shutdown) = (Admin::default(), Shutdown::new());
         let started = Doors::open(&config).unwrap().serve(ends, &admin, &shutdown);
         Self {
             address: started.address,
+            secure: started.secure,
             reports,
             orders,
             shutdown,
@@ -62,15 +71,25 @@ impl Bench {
     }
 }
 
-/// A node as a firmware would be: a LED and a name, behind its own socket.
-async fn serve_node(socket: UdpSocket, bridge: SocketAddr, uid: &str) {
-    let mut endpoint = Endpoint::new(Limits::default(), StdRng::seed_from_u64(1));
-    let alive = Request::new(Method::Post, "alive").with_payload(format!("alive:{uid}"));
-    endpoint.tell(bridge, alive.non_confirmable(), now().mono);
-    let mut led = "0".to_owned();
-    let mut buffer = [0; 2048];
-    loop {
-        while let Some(event) = endpoint.poll_event() {
+/// A node as a firmware would be: a LED and a name.
+struct Node {
+    endpoint: Endpoint,
+    led: String,
+}
+
+impl Node {
+    /// One that says at once that it is alive.
+    fn new(bridge: SocketAddr, uid: &str) -> Self {
+        let mut endpoint = Endpoint::new(Limits::default(), StdRng::seed_from_u64(1));
+        let alive = Request::new(Method::Post, "alive").with_payload(format!("alive:{uid}"));
+        endpoint.tell(bridge, alive.non_confirmable(), now().mono);
+        let led = "0".to_owned();
+        Self { endpoint, led }
+    }
+
+    /// Answers what it was asked.
+    fn answer(&mut self) {
+        while let Some(event) = self.endpoint.poll_event() {
             let Event::Request {
                 exchange, request, ..
             } = event
@@ -79,24 +98,62 @@ async fn serve_node(socket: UdpSocket, bridge: SocketAddr, uid: &str) {
             };
             let response = match (request.method, request.path().as_deref()) {
                 (Method::Get, Some(".well-known/core")) => Response::content(40, "</led>,</name>"),
-                (Method::Get, Some("led")) => Response::content(0, led.clone()),
+                (Method::Get, Some("led")) => Response::content(0, self.led.clone()),
                 (Method::Get, Some("name")) => Response::content(0, "node\0\0"),
                 (Method::Put, Some("led")) => {
-                    led = String::from_utf8_lossy(&request.payload).into_owned();
+                    self.led = String::from_utf8_lossy(&request.payload).into_owned();
                     Response::new(Code::CHANGED)
                 }
                 _ => Response::new(Code::NOT_FOUND),
             };
-            endpoint.respond(exchange, response, now().mono);
+            self.endpoint.respond(exchange, response, now().mono);
         }
-        while let Some(transmit) = endpoint.poll_transmit() {
+    }
+}
+
+/// A node behind its own socket.
+async fn serve_node(socket: UdpSocket, bridge: SocketAddr, uid: &str) {
+    let mut node = Node::new(bridge, uid);
+    let mut buffer = [0; 2048];
+    loop {
+        node.answer();
+        while let Some(transmit) = node.endpoint.poll_transmit() {
             socket
                 .send_to(&transmit.bytes, transmit.to.address())
                 .await
                 .unwrap();
         }
         let (len, from) = socket.recv_from(&mut buffer).await.unwrap();
-        endpoint.handle_datagram(from, &buffer[..len], now().mono);
+        node.endpoint
+            .handle_datagram(from, &buffer[..len], now().mono);
+    }
+}
+
+/// The same over DTLS.
+async fn serve_secure_node(socket: UdpSocket, bridge: SocketAddr, uid: &str) {
+    let mut client = Client::psk(uid, KEY, now().mono);
+    let mut node = Node::new(bridge, uid);
+    let mut buffer = [0; 2048];
+    let mut sending = client.act(|_| Ok(()));
+    loop {
+        for plain in std::mem::take(&mut client.received) {
+            node.endpoint.handle_datagram(bridge, &plain, now().mono);
+            node.answer();
+        }
+        while client.connected
+            && let Some(transmit) = node.endpoint.poll_transmit()
+        {
+            let send = |dtls: &mut dimpl::Dtls| dtls.send_application_data(&transmit.bytes);
+            sending.extend(client.act(|dtls| send(dtls).map(|_| ())));
+        }
+        for datagram in sending.drain(..) {
+            socket.send_to(&datagram, bridge).await.unwrap();
+        }
+        let len = socket.recv(&mut buffer).await.unwrap();
+        sending = client.act(|dtls| {
+            dtls.handle_timeout(now().mono)?;
+            dtls.handle_packet(&buffer[..len])
+        });
     }
 }
 
@@ -110,6 +167,69 @@ async fn a_node_is_discovered_read_and_written() {
         .spawn(async move { serve_node(socket, bridge, "n1").await });
     assert_eq!(bench.reading("led").await, json!(0));
     assert_eq!(bench.reading("name").await, json!("node"));
+}
+
+/// What the registry has a driver do when the bus says `set`.
+fn write(node: &str, resource: &str, value: &str) -> Order {
+    let config = Config::default();
+    let mut registry = Registry::new(config.bridge());
+    registry.handle_connected(now());
+    let (uid, address) = (Uid::new(node).unwrap(), String::new());
+    let announced = Report::Announce {
+        uid: uid.clone(),
+        address,
+        reset: false,
+    };
+    let reading = Report::Reading {
+        uid,
+        path: resource.to_owned(),
+        sample: Sample::from_text("0"),
+        ts: now().wall,
+    };
+    for report in [announced, reading] {
+        registry.handle_report(report, now());
+    }
+    let message = Message {
+        topic: config
+            .base
+            .join(&format!("nodes/{node}/res/{resource}/set")),
+        payload: Bytes::copy_from_slice(value.as_bytes()),
+        retain: false,
+        response_topic: None,
+        correlation: None,
+        expiry: None,
+    };
+    registry.handle_message(&message, now());
+    registry.poll_order().expect("the registry takes it")
+}
+
+#[tokio::test]
+async fn a_node_over_dtls_is_discovered_read_and_written() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("kitchen:{KEY}\n")).unwrap();
+    let loopback = "127.0.0.1:0".parse().unwrap();
+    let mut bench = Bench::with(Config {
+        listen: loopback,
+        dtls_listen: loopback,
+        psk: Some(file.path().to_owned()),
+        ..Config::default()
+    });
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (bridge, own) = (bench.secure.unwrap(), socket.local_addr().unwrap());
+    let node = serve_secure_node(socket, bridge, "kitchen");
+    bench.shutdown.spawn(node);
+    let address = bench.report(|report| match report {
+        Report::Announce { address, .. } => Some(address.clone()),
+        _ => None,
+    });
+    assert_eq!(address.await, format!("coaps://{own}"));
+    assert_eq!(bench.reading("led").await, json!(0));
+    assert_eq!(bench.reading("name").await, json!("node"));
+    let set = write("kitchen", "led", "1");
+    bench.orders.send(set).await.unwrap();
+    assert_eq!(bench.reading("led").await, json!(1));
+    let metrics = bench.admin.metrics();
+    assert!(metrics.contains("coap_bridge_dtls_sessions 1"), "{metrics}");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use rand::{Rng, SeedableRng};
 use crate::dtls::{Ended, Event, Keys, Limits, Metrics, Server, Trust};
 use crate::endpoint::SessionId;
 
-pub(super) const KEY: &str = "000102030405060708090a0b0c0d0e0f";
+pub(crate) const KEY: &str = "000102030405060708090a0b0c0d0e0f";
 pub(super) const OTHER: &str = "ff0102030405060708090a0b0c0d0e0f";
 
 pub(super) fn addr(text: &str) -> SocketAddr {
@@ -61,17 +61,17 @@ impl Weather {
 }
 
 /// One client of dimpl.
-pub(super) struct Client {
+pub(crate) struct Client {
     dtls: Dtls,
     deadline: Option<Instant>,
-    pub(super) connected: bool,
+    pub(crate) connected: bool,
     pub(super) failed: bool,
     pub(super) closed: bool,
-    pub(super) received: Vec<Vec<u8>>,
+    pub(crate) received: Vec<Vec<u8>>,
 }
 
 impl Client {
-    pub(super) fn psk(name: &str, key: &str, now: Instant) -> Self {
+    pub(crate) fn psk(name: &str, key: &str, now: Instant) -> Self {
         let resolver = Arc::new(OneKey(bytes(key)));
         let config = Config::builder()
             .with_psk_client(name.into(), resolver)
@@ -98,7 +98,10 @@ impl Client {
     }
 
     /// Does something with dimpl; gives the datagrams that come of it.
-    fn act(&mut self, act: impl FnOnce(&mut Dtls) -> Result<(), dimpl::Error>) -> Vec<Bytes> {
+    pub(crate) fn act(
+        &mut self,
+        act: impl FnOnce(&mut Dtls) -> Result<(), dimpl::Error>,
+    ) -> Vec<Bytes> {
         if self.failed {
             return Vec::new();
         }
