@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::bench::{Bench, KEY};
 use crate::dtls::metrics::Refused;
+use crate::dtls::record::records;
 use crate::dtls::record::tests::hello;
 
 const HERE: &str = "10.0.0.1:7000";
@@ -82,6 +83,22 @@ fn clients_of_something_else_are_told_so() {
     assert_eq!(back[0][13..], [2, 40], "handshake_failure");
     assert_eq!(bench.metrics.refused_for(Refused::NotSupported), 1);
     assert_eq!(bench.server.handshakes.len(), 0);
+}
+
+/// RFC 6347 section 4.2.1: else a client that had to repeat itself takes the answer for an old one.
+#[test]
+fn an_answer_goes_on_from_the_number_of_the_clients_record() {
+    let mut bench = Bench::new(&[("kitchen", KEY)]);
+    let numbered = |mut hello: Vec<u8>, number: u8| {
+        hello[10] = number;
+        hello
+    };
+    let number = |datagram: &[u8]| records(datagram).unwrap()[0].sequence;
+    let question = &bench.forge(HERE, &numbered(hello(1, &[]), 4))[0];
+    assert_eq!(number(question), 4);
+    let cookie = question.slice(28..60);
+    let answer = bench.forge(HERE, &numbered(hello(1, &cookie), 9));
+    assert_eq!(number(&answer[0]), 9);
 }
 
 #[test]
