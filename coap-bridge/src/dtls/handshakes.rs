@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::id::NodeId;
 use bus::time::Now;
 use dimpl::crypto::Dtls12CipherSuite;
 use dimpl::{Config, Error, SecurityError};
@@ -17,6 +16,7 @@ use super::metrics::{Dropped, Ended, Refused};
 use super::provider::provider;
 use super::record::{BadHello, ClientHello, Record, fatal_alert};
 use super::sessions::Credential;
+use super::trust::Holder;
 use super::{Event, Server, Stage};
 use crate::block::{Block, Tally};
 
@@ -74,7 +74,7 @@ enum Claim {
     None,
     Key(Named),
     /// A certificate that is good; whether the client holds its key is not known yet.
-    Certificate(NodeId, Vec<u8>),
+    Certificate(Holder, Vec<u8>),
 }
 
 #[derive(Debug)]
@@ -286,9 +286,9 @@ impl Server {
     /// The client shows a certificate.
     fn claim(&mut self, from: SocketAddr, der: Vec<u8>, now: Now) -> Result<(), Refused> {
         let trust = self.trust.as_ref().ok_or(Refused::Withdrawn)?;
-        let name = trust.identify(&der, now.wall)?;
+        let holder = trust.identify(&der, now.wall)?;
         if let Some(handshake) = self.handshakes.by_address.get_mut(&from) {
-            handshake.claim = Claim::Certificate(name, der);
+            handshake.claim = Claim::Certificate(holder, der);
         }
         Ok(())
     }
@@ -300,7 +300,9 @@ impl Server {
         };
         let (name, credential) = match handshake.claim {
             Claim::Key(Named::Known(name, key)) => (name, Credential::Key(key)),
-            Claim::Certificate(name, der) => (name, Credential::Certificate(der)),
+            Claim::Certificate(Holder { name, until }, der) => {
+                (name, Credential::Certificate(der, until))
+            }
             Claim::Key(Named::Unknown) | Claim::None => {
                 return self.metrics.refused(Refused::Internal);
             }
@@ -353,9 +355,9 @@ impl Server {
     pub(super) fn withdraw_handshakes(&mut self, now: Now) {
         let is_lost = |handshake: &Handshake| match &handshake.claim {
             Claim::Key(Named::Known(name, key)) => !self.resolver.has(name, key),
-            Claim::Certificate(name, der) => {
-                let credential = Credential::Certificate(der.clone());
-                !self.is_good(name, &credential, now)
+            Claim::Certificate(holder, der) => {
+                let credential = Credential::Certificate(der.clone(), holder.until);
+                !self.is_good(&holder.name, &credential, now)
             }
             Claim::Key(Named::Unknown) | Claim::None => false,
         };

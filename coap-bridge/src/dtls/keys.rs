@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -73,6 +74,10 @@ impl Keys {
             path: path.to_owned(),
             source,
         })?;
+        let is_open = |file: std::fs::Metadata| file.permissions().mode() & 0o007 != 0;
+        if std::fs::metadata(path).is_ok_and(is_open) {
+            tracing::warn!(file = %path.display(), "everybody may read the keys of nodes: chmod o= it");
+        }
         Self::parse(&text).map_err(|number| KeysError::Line {
             path: path.to_owned(),
             number,

@@ -187,6 +187,9 @@ impl Server {
         let Some(session) = self.sessions.get_mut(from) else {
             return;
         };
+        if session.credential.has_ended(now.wall) {
+            return self.end(from, Ended::Withdrawn, Some(now.mono));
+        }
         let association = &mut session.association;
         let result = association.handle(datagram, &mut self.scratch, now.mono);
         let is_silent = result.as_ref().is_ok_and(Vec::is_empty);
@@ -309,7 +312,7 @@ impl Server {
     fn is_good(&self, name: &NodeId, credential: &Credential, now: Now) -> bool {
         match credential {
             Credential::Key(key) => self.resolver.has(name, key),
-            Credential::Certificate(der) => {
+            Credential::Certificate(der, _) => {
                 let trust = self.trust.as_ref();
                 trust.is_some_and(|trust| trust.identify(der, now.wall).is_ok())
             }

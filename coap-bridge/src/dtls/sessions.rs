@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bus::id::NodeId;
+use bus::time::Timestamp;
 
 use super::association::Association;
 use super::keys::Key;
@@ -21,7 +22,15 @@ const PRECISION: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Credential {
     Key(Key),
-    Certificate(Vec<u8>),
+    /// In DER, and until when it is valid.
+    Certificate(Vec<u8>, Timestamp),
+}
+
+impl Credential {
+    /// Whether its time is over.
+    pub(super) fn has_ended(&self, now: Timestamp) -> bool {
+        matches!(self, Self::Certificate(_, until) if *until < now)
+    }
 }
 
 #[derive(Debug)]

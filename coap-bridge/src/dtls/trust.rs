@@ -37,6 +37,14 @@ pub enum TrustError {
     Key(PathBuf),
 }
 
+/// Whose certificate it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) name: NodeId,
+    /// The last moment at which it is valid.
+    pub(super) until: Timestamp,
+}
+
 /// The bridge's own certificate, and what nodes' are verified by.
 #[derive(Debug)]
 pub(crate) struct Trust {
@@ -72,9 +80,9 @@ impl Trust {
         self.verifier.has_revocations
     }
 
-    /// Whose certificate this is, if it is good now: issued by our authority, for clients, neither
-    /// expired nor revoked, and a node's.
-    pub(super) fn identify(&self, certificate: &[u8], now: Timestamp) -> Result<NodeId, Refused> {
+    /// Whose certificate this is, and until when, if it is good now: issued by our authority, for
+    /// clients, neither expired nor revoked, and a node's.
+    pub(super) fn identify(&self, certificate: &[u8], now: Timestamp) -> Result<Holder, Refused> {
         let since = u64::try_from(now.unix_millis()).unwrap_or(0) / 1000;
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(since));
         let leaf = CertificateDer::from(certificate);
@@ -103,8 +111,8 @@ fn refused(error: &rustls::Error) -> Refused {
     }
 }
 
-/// The name in the one URI SAN of ours.
-fn named(certificate: &[u8]) -> Result<NodeId, Refused> {
+/// The name in the one URI SAN of ours, and the end.
+fn named(certificate: &[u8]) -> Result<Holder, Refused> {
     let bad = |_| Refused::BadCertificate;
     let (_, parsed) =
         X509Certificate::from_der(certificate).map_err(|_| Refused::BadCertificate)?;
@@ -117,7 +125,11 @@ fn named(certificate: &[u8]) -> Result<NodeId, Refused> {
     match (ours.next(), ours.next()) {
         (Some(uri), None) => {
             let name = uri.strip_prefix(NODE).ok_or(Refused::WrongRole)?;
-            NodeId::new(name).map_err(|_| Refused::BadCertificate)
+            let seconds = parsed.validity().not_after.timestamp();
+            Ok(Holder {
+                name: NodeId::new(name).map_err(|_| Refused::BadCertificate)?,
+                until: Timestamp::from_unix_millis(seconds.saturating_mul(1000)),
+            })
         }
         (None, _) => Err(Refused::WrongRole),
         (Some(_), Some(_)) => Err(Refused::BadCertificate),

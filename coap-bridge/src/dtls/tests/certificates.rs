@@ -1,6 +1,7 @@
 //! Certificates: who is believed, and until when.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dimpl::DtlsCertificate;
@@ -185,6 +186,23 @@ fn a_revoked_certificate_ends_its_sessions() {
     assert_eq!(bench.metrics.refused_for(Refused::CertificateRevoked), 1);
     bench.say("10.0.0.2:7000", b"on");
     assert_eq!(bench.data(), (other, Bytes::from_static(b"on")));
+}
+
+#[test]
+fn a_certificate_that_expires_ends_its_session() {
+    let ours = authority("ours");
+    let (mut bench, _folder) = bench(&ours);
+    let now = bench.now.wall.unix_millis() / 1000;
+    let end = time::OffsetDateTime::from_unix_timestamp(now + 600).unwrap();
+    connect(&mut bench, HERE, node(&ours, |p| p.not_after = end));
+    let (session, _) = bench.established();
+    bench.wait(Duration::from_secs(590));
+    bench.say(HERE, b"in time");
+    assert_eq!(bench.data(), (session, Bytes::from_static(b"in time")));
+    bench.wait(Duration::from_secs(20));
+    bench.say(HERE, b"too late");
+    assert_eq!(bench.ended(), (session, Ended::Withdrawn));
+    assert!(bench.events.is_empty() && bench.client(HERE).closed);
 }
 
 #[test]
