@@ -86,6 +86,8 @@ fn defaults(data: &Path) -> Settings {
     settings.coap_bridge.psk = Some(pki.join("psk")).filter(|file| file.exists());
     let coap_server = pki.join("coap-server/coap");
     settings.coap_bridge.dtls_pki = Some(coap_server).filter(|folder| folder.exists());
+    settings.coap_bridge.data = Some(data.join("coap"));
+    settings.ws_bridge.data = Some(data.join("ws"));
     settings.ws_bridge.pki = pki.join("bridge/ws");
     settings.dashboard_gw.pki = pki.join("dashboard/dashboard");
     settings

@@ -4,7 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bus::bridge::BridgeConfig;
+use bus::bridge::{BridgeConfig, QueueConfig};
 use bus::config::duration;
 use bus::id::BridgeId;
 use bus::session::{BusUrl, SessionConfig};
@@ -29,6 +29,12 @@ pub struct Config {
     pub pki: PathBuf,
     /// Where the topic tree stands.
     pub base: Base,
+    /// The folder in which readings and events wait for the bus and what is known of nodes is kept;
+    /// left out, both are in memory and end with the process.
+    pub data: Option<PathBuf>,
+    /// How many bytes of readings and events wait for the bus at the most, 64 KiB or more; the oldest
+    /// are dropped. On disk they take about twice as much.
+    pub max_queue_bytes: u64,
     /// A node that gives no sign of life for so long is offline; 1 s to 24 h.
     #[serde(with = "duration")]
     pub max_time: Duration,
@@ -76,6 +82,8 @@ impl Default for Config {
             bus: BusUrl::default(),
             pki: PathBuf::from("pki"),
             base: Base::default(),
+            data: None,
+            max_queue_bytes: QueueConfig::default().max_bytes,
             max_time: Duration::from_secs(120),
             forget_after: Duration::from_secs(24 * 3600),
             poll_interval: Duration::from_secs(30),
@@ -115,6 +123,11 @@ impl Config {
                 "1s or more",
             ),
             ("max_nodes", self.max_nodes > 0, "1 or more"),
+            (
+                "max_queue_bytes",
+                self.max_queue_bytes >= 64 * 1024,
+                "65536 or more",
+            ),
             (
                 "max_nodes_per_address",
                 self.max_nodes_per_address > 0,
@@ -172,6 +185,10 @@ impl Config {
             max_time: Some(self.max_time),
             forget_after: self.forget_after,
             max_nodes: self.max_nodes,
+            queue: QueueConfig {
+                folder: self.data.clone(),
+                max_bytes: self.max_queue_bytes,
+            },
         }
     }
 

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use bus::admin::{Admin, Listener};
 use bus::bridge::{Orders, Report, ReportError, Reporter, runtime};
-use bus::session::SessionError;
 use bus::shutdown::Shutdown;
 use bus::time::{Now, now, sleep_until};
 use bus::tls::Expiry;
@@ -82,9 +81,9 @@ pub enum StartError {
     /// The cryptography does not work.
     #[error("DTLS can't be used: {0}")]
     Dtls(String),
-    /// The connection to the bus.
+    /// The connection to the bus, or what must outlive it.
     #[error(transparent)]
-    Session(#[from] SessionError),
+    Runtime(#[from] bus::bridge::StartError),
 }
 
 /// Starts the bridge and returns once nodes are heard. Whether the bus can be reached is the

@@ -97,7 +97,8 @@ pub async fn start(
     let listener = bind(config.listen).await?;
     let (session, inbox) = session::start(config.session(), admin, shutdown)?;
     let publisher = session.clone();
-    let publish: Publish = Box::new(move |publication| publisher.try_publish(publication));
+    let publish: Publish =
+        Box::new(move |publication| publisher.try_publish(publication).map(drop));
     let (address, hub) = serve(&config, guard, listener, publish, admin, shutdown)?;
     let stop = shutdown.clone();
     shutdown.spawn(follow_bus(hub, session, inbox, readiness, stop));

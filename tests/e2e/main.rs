@@ -20,6 +20,7 @@ mod content_formats;
 mod dtls;
 mod liveness;
 mod mqtt_clients;
+mod outages;
 mod pyaiot_client;
 mod refusals;
 mod simulate;

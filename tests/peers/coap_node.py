@@ -128,7 +128,9 @@ async def post(args, path, payload, content_format=None):
         message = aiocoap.Message(code=aiocoap.POST, uri=uri, payload=payload)
         message.opt.content_format = content_format
         response = await asyncio.wait_for(context.request(message).response, 10)
-        print(f"answer {path} {response.code.dotted}", flush=True)
+        busy = response.code == aiocoap.SERVICE_UNAVAILABLE
+        wait = f" Max-Age {response.opt.max_age}" if busy else ""
+        print(f"answer {path} {response.code.dotted}{wait}", flush=True)
     except Exception as error:
         print(f"error {path} {error!r}", flush=True)
     finally:

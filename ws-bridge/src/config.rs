@@ -4,7 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bus::bridge::BridgeConfig;
+use bus::bridge::{BridgeConfig, QueueConfig};
 use bus::config::duration;
 use bus::id::BridgeId;
 use bus::session::{BusUrl, SessionConfig};
@@ -28,6 +28,12 @@ pub struct Config {
     pub pki: PathBuf,
     /// Where the topic tree stands.
     pub base: Base,
+    /// The folder in which readings and events wait for the bus and what is known of nodes is kept;
+    /// left out, both are in memory and end with the process.
+    pub data: Option<PathBuf>,
+    /// How many bytes of readings and events wait for the bus at the most, 64 KiB or more; the oldest
+    /// are dropped. On disk they take about twice as much.
+    pub max_queue_bytes: u64,
     /// A node is pinged so often, and lost when it leaves two pings unanswered; 1 s to 1 h.
     #[serde(with = "duration")]
     pub ping_interval: Duration,
@@ -60,6 +66,8 @@ impl Default for Config {
             bus: BusUrl::default(),
             pki: PathBuf::from("pki"),
             base: Base::default(),
+            data: None,
+            max_queue_bytes: QueueConfig::default().max_bytes,
             ping_interval: Duration::from_secs(15),
             forget_after: Duration::from_secs(24 * 3600),
             max_nodes: 10_000,
@@ -112,6 +120,11 @@ impl Config {
             ),
             ("max_nodes", self.max_nodes > 0, "1 or more"),
             (
+                "max_queue_bytes",
+                self.max_queue_bytes >= 64 * 1024,
+                "65536 or more",
+            ),
+            (
                 "max_connections",
                 (1..=1_000_000).contains(&self.max_connections),
                 "1 to 1000000",
@@ -152,6 +165,10 @@ impl Config {
             max_time: None,
             forget_after: self.forget_after,
             max_nodes: self.max_nodes,
+            queue: QueueConfig {
+                folder: self.data.clone(),
+                max_bytes: self.max_queue_bytes,
+            },
         }
     }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bus::admin::{Admin, Listener};
 use bus::bridge::{Order, Orders, Report, Reporter, Uid, runtime};
 use bus::payload::AckStatus;
-use bus::session::SessionError;
 use bus::shutdown::Shutdown;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -43,9 +42,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
-    /// The connection to the bus.
+    /// The connection to the bus, or what must outlive it.
     #[error(transparent)]
-    Session(#[from] SessionError),
+    Runtime(#[from] bus::bridge::StartError),
 }
 
 /// What all connections share. The runtime's end waits for the [`Reporter`] in it.

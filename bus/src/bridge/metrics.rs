@@ -19,8 +19,8 @@ pub(super) enum Reason {
     UnknownNode,
     /// A request arrived as a retained message: it is stale.
     RetainedRequest,
-    /// An event or an ack did not fit while the bus was away; the oldest went.
-    HeldOverflow,
+    /// The queue for the bus was full: the oldest reading or event went.
+    QueueFull,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -47,13 +47,33 @@ pub(super) struct Metrics {
     pub(super) nodes: Gauge,
     pub(super) readings: Counter,
     pub(super) resyncs: Counter,
+    pub(super) queued: Counter,
+    pub(super) waiting: Gauge,
+    pub(super) waiting_bytes: Gauge,
+    unwritten_bytes: Gauge,
+    pub(super) failed_commits: Counter,
     dropped: Family<Dropped, Counter>,
     requests: Family<Requests, Counter>,
 }
 
 impl Metrics {
     pub(super) fn dropped(&self, reason: Reason) {
-        self.dropped.get_or_create(&Dropped { reason }).inc();
+        self.dropped_many(reason, 1);
+    }
+
+    pub(super) fn dropped_many(&self, reason: Reason, count: u64) {
+        let counter = self.dropped.get_or_create(&Dropped { reason });
+        counter.inc_by(count);
+    }
+
+    pub(super) fn unwritten(&self, bytes: usize) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.unwritten_bytes.set(bytes);
+    }
+
+    #[cfg(test)]
+    pub(super) fn dropped_for(&self, reason: Reason) -> u64 {
+        self.dropped.get_or_create(&Dropped { reason }).get()
     }
 
     pub(super) fn request(&self, status: AckStatus) {
@@ -78,6 +98,27 @@ impl Metrics {
                 "resyncs",
                 "Times that the bus was behind and values were replaced by newer ones",
                 self.resyncs.clone(),
+            );
+            registry.register(
+                "queued",
+                "Readings and events that had to wait for the bus",
+                self.queued.clone(),
+            );
+            registry.register(
+                "queue_messages",
+                "Readings and events that wait for the bus",
+                self.waiting.clone(),
+            );
+            registry.register("queue_bytes", "Bytes of them", self.waiting_bytes.clone());
+            registry.register(
+                "queue_unwritten_bytes",
+                "Bytes of them that are not on disk yet",
+                self.unwritten_bytes.clone(),
+            );
+            registry.register(
+                "queue_failed_commits",
+                "Times that the disk did not take them",
+                self.failed_commits.clone(),
             );
             registry.register(
                 "dropped",

@@ -5,12 +5,14 @@
 //!
 //! - [`registry`] is the machine, without IO: reports, messages and time in; publications, orders
 //!   and a deadline out.
+//! - `queue` is what the bus has not got yet, on disk.
 //! - [`runtime`] is the task that joins it to the MQTT session.
 //!
 //! A driver never sees a topic, and this module never sees a CoAP message or a WebSocket frame.
 
 mod metrics;
 mod node;
+mod queue;
 pub mod registry;
 mod request;
 pub mod runtime;
@@ -26,7 +28,8 @@ use crate::id::BridgeId;
 use crate::payload::{AckStatus, Resource, SetMethod};
 use crate::time::Timestamp;
 use crate::topic::Base;
-pub use runtime::{Orders, Reporter, start};
+pub use queue::{QueueConfig, StoreError};
+pub use runtime::{Orders, Reporter, StartError, start};
 pub use value::Sample;
 
 /// What a node calls itself: opaque text of 1 to 128 bytes without control characters.
@@ -87,6 +90,8 @@ pub struct BridgeConfig {
     pub forget_after: Duration,
     /// How many nodes are taken at the most; further ones are refused and counted.
     pub max_nodes: usize,
+    /// What must outlive a connection and the process.
+    pub queue: QueueConfig,
 }
 
 /// What a driver tells the registry. `uid` is always the node it is about.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::registry::RESTORE_TIMEOUT;
 use super::{BridgeConfig, Sample, Uid};
 use crate::id::{NodeId, ResourceId};
 use crate::payload::{Descriptor, NodeStatus, Reading, Resource, State};
@@ -28,6 +29,8 @@ pub(super) struct Entry {
     /// It came from the node's own list, not from a push.
     listed: bool,
     pub(super) last: Option<Reading>,
+    /// The round of the queue in which the last reading waits.
+    queued: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -37,6 +40,12 @@ pub(super) struct Node {
     reason: &'static str,
     /// Known from before the restart, and not heard of since.
     restored: bool,
+    /// Heard of before the bus has told whom it knows.
+    pub(super) maybe_new: bool,
+    /// The bus may hold retained messages of it.
+    pub(super) on_bus: bool,
+    /// It is not forgotten for what was before this.
+    kept_since: Instant,
     last_seen: Now,
     published_seen: Timestamp,
     pub(super) entries: BTreeMap<ResourceId, Entry>,
@@ -57,6 +66,9 @@ impl Node {
             state: State::Online,
             reason: "alive",
             restored: false,
+            maybe_new: false,
+            on_bus: true,
+            kept_since: now.mono,
             last_seen: now,
             published_seen: now.wall,
             entries: BTreeMap::new(),
@@ -68,9 +80,9 @@ impl Node {
     /// As it was before the restart: offline until its own status says otherwise.
     pub(super) fn restored(descriptor: Descriptor, now: Now) -> Self {
         let mut node = Self::new(descriptor, now);
-        node.state = State::Offline;
-        node.reason = "restarted";
         node.restored = true;
+        node.restore_state(false);
+        node.last_seen.wall = node.descriptor.first_seen;
         node
     }
 
@@ -78,23 +90,53 @@ impl Node {
         self.restored
     }
 
-    /// Takes over the status from before the restart; `max_time` decides whether it still holds.
+    /// Whether it was taken back from what the bridge kept, long before the bus could tell.
+    pub(super) fn was_kept_alone(&self, now: Now) -> bool {
+        let age = now.mono.saturating_duration_since(self.kept_since);
+        self.restored && age > RESTORE_TIMEOUT
+    }
+
+    /// Takes over the status from before the restart, as the bus knows it; `max_time` decides whether
+    /// it still holds.
     pub(super) fn restore_status(
         &mut self,
         status: &NodeStatus,
         max_time: Option<Duration>,
         now: Now,
     ) {
+        if status.last_seen < self.last_seen.wall {
+            return;
+        }
         let silent = now.wall.saturating_since(status.last_seen);
         let seen = now.mono.checked_sub(silent).unwrap_or(now.mono);
         self.last_seen = Now {
             mono: seen,
             wall: status.last_seen,
         };
-        if status.state == State::Online && max_time.is_some_and(|max| silent < max) {
-            self.state = State::Online;
-            self.reason = "restored";
-        }
+        let holds = status.state == State::Online && max_time.is_some_and(|max| silent < max);
+        self.restore_state(holds);
+    }
+
+    fn restore_state(&mut self, online: bool) {
+        (self.state, self.reason) = match online {
+            true => (State::Online, "restored"),
+            false => (State::Offline, "restarted"),
+        };
+    }
+
+    /// Takes over the status that the bridge kept itself. It does not say how long the node was
+    /// silent, so `max_time` begins anew.
+    pub(super) fn restore_kept_status(
+        &mut self,
+        status: &NodeStatus,
+        max_time: Option<Duration>,
+        now: Now,
+    ) {
+        self.last_seen = Now {
+            mono: now.mono,
+            wall: status.last_seen,
+        };
+        self.restore_state(status.state == State::Online && max_time.is_some());
     }
 
     /// A sign of life; gives whether the status is worth publishing.
@@ -121,7 +163,11 @@ impl Node {
     pub(super) fn deadline(&self, config: &BridgeConfig) -> Option<Instant> {
         match self.state {
             State::Online => config.max_time.map(|max| self.last_seen.mono + max),
-            State::Offline => Some(self.last_seen.mono + config.forget_after),
+            // A bridge that was away for long forgets no node for that.
+            State::Offline => {
+                let since = self.last_seen.mono.max(self.kept_since);
+                Some(since + config.forget_after)
+            }
         }
     }
 
@@ -134,6 +180,32 @@ impl Node {
             .values()
             .map(|entry| entry.resource.clone())
             .collect()
+    }
+
+    /// The resources that are in the node's own list, or those that are not.
+    pub(super) fn listed(&self, listed: bool) -> Vec<Resource> {
+        let entries = self.entries.values();
+        let wanted = entries.filter(|entry| entry.listed == listed);
+        wanted.map(|entry| entry.resource.clone()).collect()
+    }
+
+    /// Takes back what was kept, each with the name that it had.
+    pub(super) fn restore_resources(&mut self, listed: Vec<Resource>, pushed: Vec<Resource>) {
+        let listed = listed.into_iter().map(|resource| (resource, true));
+        let pushed = pushed.into_iter().map(|resource| (resource, false));
+        for (resource, listed) in listed.chain(pushed).take(MAX_RESOURCES) {
+            let Ok(id) = ResourceId::new(&resource.name) else {
+                continue;
+            };
+            self.paths.insert(resource.path.clone(), id.clone());
+            let entry = Entry {
+                resource,
+                listed,
+                last: None,
+                queued: None,
+            };
+            self.entries.insert(id, entry);
+        }
     }
 
     /// Finds or makes the entry of a path; none when the node has too many or the path is no path.
@@ -159,6 +231,7 @@ impl Node {
                 resource,
                 listed: false,
                 last: None,
+                queued: None,
             },
         );
         self.paths.insert(path.to_owned(), id.clone());
@@ -218,12 +291,21 @@ impl Node {
             raw: sample.raw,
             ct: sample.ct,
         };
-        self.entries.get_mut(&id)?.last = Some(reading);
+        let entry = self.entries.get_mut(&id)?;
+        entry.last = Some(reading);
+        entry.queued = None;
         Some(ReadingChange {
             id,
             new_resource: is_new,
             facts_changed,
         })
+    }
+
+    /// The last reading of a resource waits in the queue, in this round.
+    pub(super) fn queued(&mut self, id: &ResourceId, round: u64) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.queued = Some(round);
+        }
     }
 
     /// What a node says about itself belongs into its descriptor too.
@@ -260,15 +342,18 @@ impl Node {
         Publication::retained(topic, json(&self.descriptor))
     }
 
-    pub(super) fn publish_status(&mut self, base: &Base) -> Publication {
-        let topic = base.topic(&Topic::NodeStatus(self.descriptor.id.clone()));
-        self.published_seen = self.last_seen.wall;
-        let status = NodeStatus {
+    pub(super) fn status(&self) -> NodeStatus {
+        NodeStatus {
             state: self.state,
             reason: self.reason.to_owned(),
             last_seen: self.last_seen.wall,
-        };
-        Publication::retained(topic, json(&status))
+        }
+    }
+
+    pub(super) fn publish_status(&mut self, base: &Base) -> Publication {
+        let topic = base.topic(&Topic::NodeStatus(self.descriptor.id.clone()));
+        self.published_seen = self.last_seen.wall;
+        Publication::retained(topic, json(&self.status()))
     }
 
     pub(super) fn publish_resources(&self, base: &Base) -> Publication {
@@ -282,21 +367,23 @@ impl Node {
         Some(Publication::retained(topic, json(reading)))
     }
 
-    /// Everything that a subscriber needs to know it.
-    pub(super) fn publish_all(&mut self, base: &Base) -> Vec<Publication> {
+    /// Everything that a subscriber needs to know it, but for readings that wait in this round of the
+    /// queue: they come with those before them.
+    pub(super) fn publish_all(&mut self, base: &Base, round: u64) -> Vec<Publication> {
         let mut all = vec![self.publish_descriptor(base), self.publish_status(base)];
         all.push(self.publish_resources(base));
         let readings: Vec<_> = self
             .entries
-            .keys()
-            .filter_map(|id| self.publish_reading(base, id))
+            .iter()
+            .filter(|(_, entry)| entry.queued != Some(round))
+            .filter_map(|(id, _)| self.publish_reading(base, id))
             .collect();
         all.extend(readings);
         all
     }
 
-    /// The removal of everything retained, the descriptor last.
-    pub(super) fn publish_removal(&self, base: &Base) -> Vec<Publication> {
+    /// Everything retained of it, the descriptor last.
+    pub(super) fn topics(&self, base: &Base) -> Vec<String> {
         let id = &self.descriptor.id;
         let readings = self
             .entries
@@ -308,7 +395,7 @@ impl Node {
                 Topic::NodeStatus(id.clone()),
                 Topic::Node(id.clone()),
             ])
-            .map(|topic| Publication::retained(base.topic(&topic), Vec::new()))
+            .map(|topic| base.topic(&topic))
             .collect()
     }
 }

@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::queue::{Queue, StoreError};
 use super::registry::{RESTORE_TIMEOUT, Registry, filters, restore_filters};
 use super::{BridgeConfig, ORDER_QUEUE, Order, REPORT_QUEUE, Report, ReportError};
 use crate::admin::{Admin, Readiness};
 use crate::session::{
-    self, Inbox, PublishError, Session, SessionConfig, SessionError, SessionEvent,
+    self, Inbox, Publication, PublishError, Session, SessionConfig, SessionError, SessionEvent,
+    Ticket,
 };
 use crate::shutdown::Shutdown;
 use crate::time::{now, sleep_until};
@@ -65,22 +67,35 @@ pub fn detached() -> (
     ((Reporter(reports), Orders(orders)), (reported, ordered))
 }
 
+/// Why a bridge's runtime can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The session can't be made: wrong address, unreadable certificate.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// What must outlive the bridge can't be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Starts the runtime of a bridge: connects to the bus and keeps connected until the stop.
 ///
 /// On the stop it waits until the driver has dropped its [`Reporter`], publishes `offline`, and
 /// disconnects so that the Will stays silent.
 ///
 /// # Errors
-/// The session can't be made: wrong address, unreadable certificate.
+/// See [`StartError`].
 pub fn start(
     config: BridgeConfig,
     session: SessionConfig,
     admin: &Admin,
     shutdown: &Shutdown,
-) -> Result<(Reporter, Orders), SessionError> {
+) -> Result<(Reporter, Orders), StartError> {
     let readiness = admin.part(config.protocol);
-    let registry = Registry::new(config.clone());
+    let mut registry = Registry::new(config.clone());
     registry.register_metrics(admin);
+    let (queue, kept) = Queue::open(&config.queue, registry.metrics())?;
+    registry.restore_kept(&kept, now());
     let filters = filters(&config)
         .into_iter()
         .chain(restore_filters(&config))
@@ -96,18 +111,22 @@ pub fn start(
         shutdown,
     )?;
     let (driver, (reported, ordered)) = detached();
-    let restore_until = Some(now().mono + RESTORE_TIMEOUT);
+    // Who knows nothing asks the bus first.
+    let hold_reports = kept.is_empty().then(|| now().mono + RESTORE_TIMEOUT);
+    let protocol = config.protocol;
     let runtime = Runtime {
         config,
         registry,
         session,
         inbox,
+        queue,
         reported,
         ordered,
         readiness,
-        restore_until,
+        hold_reports,
+        hold_queue: None,
     };
-    shutdown.spawn(runtime.run());
+    shutdown.spawn_vital(protocol, runtime.run());
     Ok(driver)
 }
 
@@ -116,30 +135,42 @@ struct Runtime {
     registry: Registry,
     session: Session,
     inbox: Inbox,
+    queue: Queue,
     reported: mpsc::Receiver<Report>,
     ordered: mpsc::Sender<Order>,
     readiness: Readiness,
     /// Reports wait until then, unless the registry has read the bus back before.
-    restore_until: Option<Instant>,
+    hold_reports: Option<Instant>,
+    /// The queue waits so long after a connect for the bus to tell what it knows.
+    hold_queue: Option<Instant>,
+}
+
+/// What can't go on.
+#[derive(Debug, Clone, Copy)]
+struct Blocked {
+    /// The session has no room.
+    session: bool,
+    /// Reports stay with the driver, which tells its nodes to wait.
+    reports: bool,
 }
 
 impl Runtime {
-    async fn run(mut self) {
+    async fn run(mut self) -> Result<(), &'static str> {
         let mut reports = Vec::with_capacity(REPORTS_PER_TURN);
         loop {
             let blocked = self.drain();
-            let (restoring, waiting) = (self.registry.is_restoring(), self.restore_until.is_some());
-            let deadline = [self.registry.poll_timeout(), self.restore_until]
-                .into_iter()
-                .flatten()
-                .min();
+            let (restoring, holding) = (self.registry.is_restoring(), self.hold_reports.is_some());
+            let held = [self.hold_reports, self.hold_queue];
+            let deadline = held.into_iter().chain([self.registry.poll_timeout()]);
+            let deadline = deadline.flatten().min();
+            let awaited = self.queue.awaited();
             tokio::select! {
                 event = self.inbox.recv() => match event {
                     Some(event) => self.handle_event(event),
-                    None => return,
+                    None => break,
                 },
-                // Backpressure: while the session has no room, reports stay with the driver.
-                count = self.reported.recv_many(&mut reports, REPORTS_PER_TURN), if !waiting && !blocked => {
+                // Backpressure: what can't be taken stays with the driver.
+                count = self.reported.recv_many(&mut reports, REPORTS_PER_TURN), if !holding && !blocked.reports => {
                     if count == 0 {
                         break;
                     }
@@ -148,30 +179,58 @@ impl Runtime {
                         self.registry.handle_report(report, now);
                     }
                 }
-                () = self.session.room(), if blocked => {}
+                () = self.session.room(), if blocked.session => {}
+                () = acknowledged(&self.session, awaited), if awaited.is_some() => {
+                    self.queue.acknowledge(|ticket| self.session.is_done(ticket));
+                }
+                () = self.queue.changed() => {
+                    if self.queue.has_died() {
+                        return Err("the store has failed for good; the next start moves it aside");
+                    }
+                    self.queue.handle_changed();
+                }
                 // The driver has room again: the next turn passes on what waits.
                 () = room(&self.ordered), if self.registry.has_orders() => {}
-                () = sleep_until(deadline) => {
-                    if self.restore_until.is_some_and(|until| until <= now().mono) {
-                        self.restore_until = None;
-                    }
-                    self.registry.handle_timeout(now());
-                }
+                () = sleep_until(deadline) => self.handle_timeout(),
             }
             if restoring && !self.registry.is_restoring() {
                 self.restored();
             }
         }
         self.leave().await;
+        Ok(())
+    }
+
+    fn handle_timeout(&mut self) {
+        let now = now();
+        let is_over = |until: Option<Instant>| until.is_some_and(|until| until <= now.mono);
+        if is_over(self.hold_reports) {
+            self.hold_reports = None;
+        }
+        if is_over(self.hold_queue) {
+            tracing::warn!("the bus does not tell what it knows of this bridge's nodes");
+            self.registry.finish_restoring();
+        }
+        self.registry.handle_timeout(now);
     }
 
     fn handle_event(&mut self, event: SessionEvent) {
         match event {
             SessionEvent::Connected => {
-                self.registry.handle_connected(now());
+                let now = now();
+                self.registry.handle_connected(now);
+                if self.registry.is_restoring() {
+                    self.hold_queue = Some(now.mono + RESTORE_TIMEOUT);
+                }
                 self.readiness.ready();
             }
             SessionEvent::Disconnected { reason } => {
+                self.hold_queue = None;
+                // None: there is a connection again already, and all of it is on its way.
+                if let Some(unsent) = self.session.take_back() {
+                    let keep = |publication| self.registry.keep_in_order(publication);
+                    self.queue.rewind(unsent, keep);
+                }
                 self.registry.handle_disconnected();
                 self.readiness
                     .not_ready(&format!("no connection to the bus: {reason}"));
@@ -181,47 +240,106 @@ impl Runtime {
     }
 
     fn restored(&mut self) {
-        self.restore_until = None;
+        self.hold_reports = None;
+        self.hold_queue = None;
         for filter in restore_filters(&self.config) {
             self.session.unsubscribe(&filter);
         }
     }
 
-    /// Passes on what the registry has; gives whether the session had no room for all of it.
-    fn drain(&mut self) -> bool {
+    /// Passes on what the registry has.
+    fn drain(&mut self) -> Blocked {
+        self.pass_on_orders();
+        self.write_down();
+        let is_full = self.registry.is_connected() && !self.publish();
+        let reports = if self.registry.is_behind() {
+            // While the bus is there nodes are slowed before anything is dropped.
+            let filling = is_full && self.queue.is_half_full();
+            filling || !self.queue.has_room()
+        } else {
+            is_full
+        };
+        Blocked {
+            session: is_full,
+            reports,
+        }
+    }
+
+    fn pass_on_orders(&mut self) {
         loop {
             match self.ordered.try_reserve() {
                 Ok(permit) => match self.registry.poll_order() {
                     Some(order) => permit.send(order),
-                    None => break,
+                    None => return,
                 },
-                Err(mpsc::error::TrySendError::Full(())) => break,
+                Err(mpsc::error::TrySendError::Full(())) => return,
                 // A driver that has left needs no orders; its requests time out.
                 Err(mpsc::error::TrySendError::Closed(())) => {
                     if self.registry.poll_order().is_none() {
-                        break;
+                        return;
                     }
                 }
             }
         }
-        loop {
-            if !self.session.has_room() {
-                return true;
-            }
-            let Some(publication) = self.registry.poll_publication() else {
-                return false;
-            };
-            match self.session.try_publish(publication) {
-                Ok(()) => {}
-                Err(PublishError::Topic) => {
-                    tracing::debug!("a topic that was asked for is not valid")
-                }
-                Err(PublishError::Full | PublishError::Closed) => return true,
-            }
+    }
+
+    /// What must outlive a connection, or the process, goes to the queue and its store.
+    fn write_down(&mut self) {
+        while let Some(publication) = self.registry.poll_to_queue() {
+            self.queue.push(&publication);
+        }
+        while let Some((uid, node)) = self.registry.poll_kept() {
+            self.queue.keep(uid.as_str().to_owned(), node);
         }
     }
 
-    /// The driver is done: everything it reported is out, then `offline`, then DISCONNECT.
+    /// Publishes state, then what is in the queue; false when the session has no room for all.
+    fn publish(&mut self) -> bool {
+        loop {
+            if !self.session.has_room() {
+                return false;
+            }
+            let Some(publication) = self.registry.poll_publication() else {
+                break;
+            };
+            if self.try_publish(publication).is_err() {
+                return false;
+            }
+        }
+        if !self.registry.is_behind() || self.hold_queue.is_some() {
+            return true;
+        }
+        while let Some((number, publication)) = self.queue.next() {
+            if !self.session.has_room() {
+                return false;
+            }
+            let publication = self.registry.from_queue(publication);
+            match self.try_publish(publication) {
+                Ok(ticket) => self.queue.sent(number, ticket),
+                Err(Full) => return false,
+            }
+        }
+        if self.queue.is_sent() {
+            let lost = self.queue.take_lost();
+            self.registry.handle_caught_up(lost);
+        }
+        true
+    }
+
+    /// None: it can't be published ever.
+    fn try_publish(&self, publication: Publication) -> Result<Option<Ticket>, Full> {
+        match self.session.try_publish(publication) {
+            Ok(ticket) => Ok(Some(ticket)),
+            Err(PublishError::Topic) => {
+                tracing::debug!("a topic that was asked for is not valid");
+                Ok(None)
+            }
+            Err(PublishError::Full | PublishError::Closed) => Err(Full),
+        }
+    }
+
+    /// The driver is done: everything it reported is out or written down, then `offline`, then
+    /// DISCONNECT.
     async fn leave(mut self) {
         self.drain();
         let offline = Registry::offline(&self.config, Some(now().wall));
@@ -233,10 +351,31 @@ impl Runtime {
         tokio::pin!(close);
         loop {
             tokio::select! {
-                () = &mut close => return,
-                event = self.inbox.recv() => if event.is_none() { return },
+                () = &mut close => break,
+                event = self.inbox.recv() => if event.is_none() { break },
             }
         }
+        self.queue
+            .acknowledge(|ticket| self.session.is_done(ticket));
+        if let Some(unsent) = self.session.take_back() {
+            let keep = |publication| self.registry.keep_in_order(publication);
+            self.queue.rewind(unsent, keep);
+        }
+        self.registry.handle_disconnected();
+        self.write_down();
+        let queue = self.queue;
+        if tokio::task::spawn_blocking(|| queue.close()).await.is_err() {
+            tracing::error!("the queue was not closed");
+        }
+    }
+}
+
+/// The session has no room, or has ended.
+struct Full;
+
+async fn acknowledged(session: &Session, ticket: Option<Ticket>) {
+    if let Some(ticket) = ticket {
+        session.done(ticket).await;
     }
 }
 

@@ -17,7 +17,7 @@ use rumqttc::{NetworkOptions, Outgoing, Transport};
 use tokio::sync::{Notify, mpsc};
 
 use super::identity::SessionIdentity;
-use super::outbox::{CAPACITY, Outbox};
+use super::outbox::{CAPACITY, Outbox, Ticket};
 use super::{Message, Publication, PublishError, Qos, SessionConfig, SessionError, SessionEvent};
 use crate::admin::Admin;
 use crate::shutdown::Shutdown;
@@ -119,7 +119,7 @@ impl Session {
     ///
     /// # Errors
     /// The outbox is full, the session has ended, or the topic is not valid.
-    pub fn try_publish(&self, publication: Publication) -> Result<(), PublishError> {
+    pub fn try_publish(&self, publication: Publication) -> Result<Ticket, PublishError> {
         if !rumqttc::valid_topic(&publication.topic) || publication.topic.is_empty() {
             return Err(PublishError::Topic);
         }
@@ -134,8 +134,35 @@ impl Session {
         if connected {
             self.0.hand(&publication);
         }
-        state.outbox.push(publication, connected);
-        Ok(())
+        let pushed = state.outbox.push(publication, connected);
+        pushed.ok_or(PublishError::Full)
+    }
+
+    /// Whether this publication and all that were taken before it are acknowledged.
+    #[must_use]
+    pub fn is_done(&self, ticket: Ticket) -> bool {
+        self.0.state().outbox.is_done(ticket)
+    }
+
+    /// Completes when this publication and all before it are acknowledged or taken back, or the
+    /// session has ended. Cancel safe.
+    pub async fn done(&self, ticket: Ticket) {
+        self.until(|state| state.ended || state.outbox.is_done(ticket))
+            .await;
+    }
+
+    /// Gives back what is not acknowledged, oldest first, for an owner that keeps it elsewhere while
+    /// the broker is away; none while there is a connection, over which it is on its way.
+    #[must_use]
+    pub fn take_back(&self) -> Option<Vec<(Ticket, Publication)>> {
+        let mut state = self.0.state();
+        if state.connected {
+            return None;
+        }
+        let taken = state.outbox.take_back();
+        drop(state);
+        self.0.changed.notify_waiters();
+        Some(taken)
     }
 
     /// Whether the outbox has room now.

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 pub use driver::{Inbox, Session, start};
+pub use outbox::Ticket;
 pub use url::{BusUrl, InvalidUrl};
 
 use crate::tls::TlsError;

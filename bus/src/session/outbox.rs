@@ -8,6 +8,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::Publication;
 
+/// Names a publication that was taken; later ones are greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(u64);
+
 /// How many publications may wait; full means that [`Outbox::push`] refuses.
 pub const CAPACITY: usize = 16_384;
 
@@ -41,18 +45,33 @@ impl Outbox {
         self.waiting.len()
     }
 
-    /// Takes a publication unless the outbox is full, and gives whether it did; `handed` says that
-    /// the caller gives it to the wire now.
-    pub fn push(&mut self, publication: Publication, handed: bool) -> bool {
+    /// Takes a publication unless the outbox is full, and gives its number; `handed` says that the
+    /// caller gives it to the wire now.
+    pub fn push(&mut self, publication: Publication, handed: bool) -> Option<Ticket> {
         if self.is_full() {
-            return false;
+            return None;
         }
+        let number = self.next;
         if handed {
-            self.handed.push_back(self.next);
+            self.handed.push_back(number);
         }
-        self.waiting.insert(self.next, publication);
+        self.waiting.insert(number, publication);
         self.next += 1;
-        true
+        Some(Ticket(number))
+    }
+
+    /// Whether this publication and all before it are acknowledged.
+    #[must_use]
+    pub fn is_done(&self, ticket: Ticket) -> bool {
+        let oldest = self.waiting.first_key_value();
+        oldest.is_none_or(|(oldest, _)| ticket.0 < *oldest)
+    }
+
+    /// Gives back everything that waits, oldest first, while there is no connection.
+    pub fn take_back(&mut self) -> Vec<(Ticket, Publication)> {
+        self.handle_disconnect();
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        waiting.map(|(number, p)| (Ticket(number), p)).collect()
     }
 
     /// The wire sent the oldest publication handed to it, with this Packet Identifier; 0 means QoS 0,
@@ -100,7 +119,7 @@ mod tests {
     fn a_lost_connection_loses_nothing() {
         let mut outbox = Outbox::default();
         for n in 0..4 {
-            assert!(outbox.push(publication(n), true));
+            outbox.push(publication(n), true).unwrap();
         }
         for id in 1..=3 {
             outbox.handle_sent(id);
@@ -119,18 +138,37 @@ mod tests {
     #[test]
     fn what_is_sent_with_qos_0_is_done() {
         let mut outbox = Outbox::default();
-        assert!(outbox.push(publication(0), true));
+        outbox.push(publication(0), true).unwrap();
         outbox.handle_sent(0);
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn what_waits_can_be_taken_back() {
+        let mut outbox = Outbox::default();
+        let tickets: Vec<_> = (0..3)
+            .map(|n| outbox.push(publication(n), true).unwrap())
+            .collect();
+        (1..=3).for_each(|id| outbox.handle_sent(id));
+        outbox.handle_ack(2);
+        assert!(!outbox.is_done(tickets[1]), "one before it is not");
+        outbox.handle_ack(1);
+        assert!(outbox.is_done(tickets[1]));
+        assert_eq!(outbox.take_back(), [(tickets[2], publication(2))]);
+        assert_eq!(outbox.handle_ack(3), None);
+        assert!(outbox.is_empty() && outbox.is_done(tickets[2]));
+        assert!(outbox.push(publication(3), false) > Some(tickets[2]));
     }
 
     #[test]
     fn it_is_bounded() {
         let mut outbox = Outbox::default();
         for n in 0..CAPACITY {
-            assert!(outbox.push(publication(u32::try_from(n).unwrap()), false));
+            outbox
+                .push(publication(u32::try_from(n).unwrap()), false)
+                .unwrap();
         }
-        assert!(!outbox.push(publication(7), false));
+        assert_eq!(outbox.push(publication(7), false), None);
     }
 
     #[derive(Debug, Clone)]
@@ -155,7 +193,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Push => {
-                        prop_assert!(outbox.push(publication(pushed), true));
+                        prop_assert!(outbox.push(publication(pushed), true).is_some());
                         pushed += 1;
                     }
                     Step::Send if !outbox.handed.is_empty() => {

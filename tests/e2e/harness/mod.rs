@@ -1,6 +1,7 @@
 //! Starts the system and its peers, and ends them when the test does.
 
 mod mqtt;
+mod outage;
 mod peers;
 mod process;
 mod system;
@@ -8,6 +9,7 @@ mod system;
 use std::time::{Duration, Instant};
 
 pub(crate) use mqtt::{Identity, Subscriber, publish};
+pub(crate) use outage::{Keeper, Outage};
 pub(crate) use peers::{Browser, CoapNode, PyaiotClient, WsNode, coap_post, coap_post_from};
 pub(crate) use process::{Process, run};
 pub(crate) use system::{Distributed, Fleet, System, certgen, http_get};

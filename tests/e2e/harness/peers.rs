@@ -68,6 +68,16 @@ impl CoapNode {
         });
     }
 
+    /// Waits until the bridge has answered so often like this: `server 2.04`.
+    #[track_caller]
+    pub(crate) fn wait_for_answers(&self, answer: &str, count: usize) {
+        let line = format!("answer {answer}");
+        wait_for(&format!("{count} times {line}"), || {
+            let lines = self.0.lines();
+            (lines.iter().filter(|l| **l == line).count() >= count).then_some(())
+        });
+    }
+
     /// Says that it has started anew.
     pub(crate) fn reset(&mut self) {
         self.0.tell("reset");

@@ -9,7 +9,7 @@ use std::process::Command;
 use super::{Identity, Process, Subscriber, run, wait_for};
 
 /// A port that nothing uses now.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -17,7 +17,7 @@ fn free_port() -> u16 {
         .port()
 }
 
-fn free_udp_port() -> u16 {
+pub(super) fn free_udp_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -25,7 +25,7 @@ fn free_udp_port() -> u16 {
         .port()
 }
 
-fn nodebus() -> Command {
+pub(super) fn nodebus() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nodebus"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("NODEBUS_")) {
         command.env_remove(name);
@@ -187,7 +187,7 @@ fn start_up(data: &Path, args: &[&str]) -> (Process, HashMap<String, SocketAddr>
     (process, listeners)
 }
 
-fn metric(admin: SocketAddr, name: &str, labels: &str) -> f64 {
+pub(super) fn metric(admin: SocketAddr, name: &str, labels: &str) -> f64 {
     let (_, body) = http_get(admin, "/metrics").unwrap();
     body.lines()
         .filter(|line| !line.starts_with('#'))

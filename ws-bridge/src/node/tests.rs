@@ -1,5 +1,5 @@
 use bus::bridge::registry::Registry;
-use bus::bridge::{BridgeConfig, Order};
+use bus::bridge::{BridgeConfig, Order, QueueConfig};
 use bus::id::BridgeId;
 use bus::session::Message as BusMessage;
 use bus::topic::Base;
@@ -34,6 +34,7 @@ impl Bench {
             max_time: None,
             forget_after: Duration::from_secs(3600),
             max_nodes: 10,
+            queue: QueueConfig::default(),
         });
         let mut node = Node::new(uid("random"), "10.0.0.1:5".to_owned(), LIMITS, now.mono);
         assert_eq!(

@@ -51,6 +51,8 @@ impl Bench {
         let started = detached::start(&config, ends, &admin, &shutdown).await;
         let mut registry = Registry::new(config.bridge());
         registry.handle_connected(now());
+        registry.finish_restoring();
+        registry.handle_caught_up(false);
         Self {
             address: started.unwrap().address,
             shutdown,

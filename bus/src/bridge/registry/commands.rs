@@ -194,7 +194,7 @@ impl Registry {
         self.metrics.request(answer.status);
         let topic = self.config.base.topic(&asked.ack);
         for ack in asked.acks(answer, topic, now) {
-            self.output.passing(ack, &self.metrics);
+            self.output.ordered(ack);
         }
         if asked.op == "get" || asked.op == "ping" {
             // Nothing happened to the node.
@@ -209,6 +209,6 @@ impl Registry {
             ("id", asked.id.into()),
             ("error", answer.error.clone().into()),
         ];
-        self.event(EventType::Command, uid, detail, now);
+        self.event(EventType::Command, uid, detail, now.wall);
     }
 }

@@ -1,14 +1,15 @@
 //! The bridge machine: which nodes there are, how they are, and what is asked of them.
 //!
-//! Inputs are `handle_*`, each with the time. After each input drain [`Registry::poll_publication`]
-//! as far as the session has room, [`Registry::poll_order`], and ask [`Registry::poll_timeout`] when
-//! [`Registry::handle_timeout`] is due. Time must not go back.
+//! Inputs are `handle_*`, each with the time. After each input drain [`Registry::poll_to_queue`],
+//! [`Registry::poll_kept`], [`Registry::poll_publication`] as far as the session has room, and
+//! [`Registry::poll_order`], and ask [`Registry::poll_timeout`] when [`Registry::handle_timeout`] is
+//! due. Time must not go back.
 //!
-//! What it refuses to do: it keeps no values that the bus does not want (while the bus is away only
-//! the latest value of each resource is kept), and it never publishes on a topic of a node that
-//! another bridge owns.
+//! What it refuses to do: it keeps no values but the latest of each resource - those that the bus has
+//! not seen wait in the queue - and it never publishes on a topic of a node that another bridge owns.
 
 mod commands;
+mod kept;
 mod output;
 mod restore;
 #[cfg(test)]
@@ -54,6 +55,8 @@ pub struct Registry {
     orders: VecDeque<Order>,
     status_due: Option<Instant>,
     restoring: bool,
+    /// Nodes of which what is kept on disk is not what is known.
+    unsaved: BTreeSet<Uid>,
     metrics: Metrics,
 }
 
@@ -71,6 +74,7 @@ impl Registry {
             orders: VecDeque::new(),
             status_due: None,
             restoring: true,
+            unsaved: BTreeSet::new(),
             metrics: Metrics::default(),
         }
     }
@@ -103,6 +107,11 @@ impl Registry {
         Publication::retained(topic, serde_json::to_vec(&status).unwrap_or_default())
     }
 
+    /// What is counted, for the queue beside this.
+    pub(super) fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
     /// The session stands; the bus may know nothing of us.
     pub fn handle_connected(&mut self, now: Now) {
         let first = Self::status(
@@ -111,12 +120,95 @@ impl Registry {
             self.nodes.len(),
             Some(now.wall),
         );
-        self.output.connect(first, self.nodes.keys().cloned());
+        let restoring = self.restoring;
+        let known = self.nodes.iter_mut();
+        // What was kept is shown when the bus has told what it knows, which may be newer.
+        let shown = known.filter(|(_, node)| !(restoring && node.is_restored()));
+        let shown = shown.map(|(uid, node)| {
+            node.on_bus = true;
+            uid.clone()
+        });
+        self.output.connect(first, shown);
     }
 
     /// The session is lost.
     pub fn handle_disconnected(&mut self) {
-        self.output.disconnect();
+        for publication in self.output.disconnect() {
+            if let Some(publication) = self.keep_in_order(publication) {
+                self.output.ordered(publication);
+            }
+        }
+    }
+
+    /// What becomes of a publication that the session could not deliver: readings, events and acks
+    /// wait in the queue; state is published anew with the next connection.
+    pub fn keep_in_order(&mut self, publication: Publication) -> Option<Publication> {
+        if !publication.retain {
+            return Some(publication);
+        }
+        if publication.payload.is_empty() {
+            self.output.removal(publication.topic);
+            return None;
+        }
+        let Some(Topic::Reading(node, resource)) = self.config.base.parse(&publication.topic)
+        else {
+            return None;
+        };
+        let round = self.output.round();
+        if let Some(node) = self.node_mut(&node) {
+            node.queued(&resource, round);
+        }
+        Some(publication)
+    }
+
+    /// A publication out of the queue, as it may be published now: a reading stays in its topic only
+    /// while the node has the resource.
+    #[must_use]
+    pub fn from_queue(&mut self, publication: Publication) -> Publication {
+        let Some(Topic::Reading(node, resource)) = self.config.base.parse(&publication.topic)
+        else {
+            return publication;
+        };
+        let node = self.node_mut(&node);
+        let retain = node.is_some_and(|node| node.resource(&resource).is_some());
+        Publication {
+            retain,
+            ..publication
+        }
+    }
+
+    /// Everything that was in the queue is on its way, `lost`: but for the oldest, for which there
+    /// was no room.
+    pub fn handle_caught_up(&mut self, lost: bool) {
+        self.output.caught_up();
+        if lost {
+            // The last value of a resource may be among what was dropped.
+            self.output.show(self.nodes.keys().cloned());
+        }
+    }
+
+    /// Whether readings go to the queue, and not to the bus at once.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.output.is_behind()
+    }
+
+    /// Whether there is a session.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.output.is_connected()
+    }
+
+    /// The next publication for the queue.
+    pub fn poll_to_queue(&mut self) -> Option<Publication> {
+        self.output.pop_to_queue()
+    }
+
+    fn node_mut(&mut self, id: &NodeId) -> Option<&mut Node> {
+        match self.ids.get(id)? {
+            Holder::Ours(uid) => self.nodes.get_mut(uid),
+            Holder::Other { .. } => None,
+        }
     }
 
     /// A message of one of our subscriptions.
@@ -183,7 +275,7 @@ impl Registry {
                     self.nodes.len(),
                     Some(now.wall),
                 );
-                self.output.passing(status, &self.metrics);
+                self.output.passing(status);
             }
         }
     }
@@ -206,7 +298,9 @@ impl Registry {
             }
             let uid = self.output.pop_stale()?;
             if let Some(node) = self.nodes.get_mut(&uid) {
-                self.output.extend(node.publish_all(&self.config.base));
+                let round = self.output.round();
+                let all = node.publish_all(&self.config.base, round);
+                self.output.extend(all);
             }
         }
     }
@@ -229,11 +323,12 @@ impl Registry {
             node.descriptor.address = address;
             node.descriptor.epoch += u32::from(reset);
             if moved || reset {
+                self.unsaved.insert(uid.clone());
                 self.output
                     .state(&uid, node.publish_descriptor(base), &self.metrics);
             }
             if reset {
-                self.event(EventType::NodeReset, &uid, [], now);
+                self.event(EventType::NodeReset, &uid, [], now.wall);
             }
             self.seen(&uid, now);
             return;
@@ -243,12 +338,22 @@ impl Registry {
             return;
         }
         let id = self.free_id(&uid);
-        let node = Node::new(node::descriptor(id, &uid, address, &self.config, now), now);
-        tracing::info!(node.id = %node.descriptor.id, node.uid = %uid, "node is new");
+        let mut node = Node::new(node::descriptor(id, &uid, address, &self.config, now), now);
+        // Whether it is new is known when the bus has told what it knows.
+        node.maybe_new = self.restoring;
+        node.on_bus = self.output.is_connected();
         self.insert(uid.clone(), node);
+        self.unsaved.insert(uid.clone());
         self.publish_whole(&uid);
-        self.event(EventType::NodeNew, &uid, [], now);
+        if !self.restoring {
+            self.tell_new(&uid, now.wall);
+        }
         self.status_due.get_or_insert(now.mono + STATUS_DELAY);
+    }
+
+    fn tell_new(&mut self, uid: &Uid, ts: Timestamp) {
+        tracing::info!(node.uid = %uid, "node is new");
+        self.event(EventType::NodeNew, uid, [], ts);
     }
 
     fn insert(&mut self, uid: Uid, node: Node) {
@@ -290,7 +395,11 @@ impl Registry {
             self.metrics.dropped(Reason::UnknownNode);
             return;
         };
+        let was_offline = node.state == State::Offline;
         if node.seen(now) {
+            if was_offline {
+                self.unsaved.insert(uid.clone());
+            }
             self.output
                 .state(uid, node.publish_status(&self.config.base), &self.metrics);
         }
@@ -308,10 +417,10 @@ impl Registry {
         }
         for resource in change.gone {
             let topic = Topic::Reading(node.descriptor.id.clone(), resource);
-            let removal = Publication::retained(self.config.base.topic(&topic), Vec::new());
-            self.output.passing(removal, &self.metrics);
+            self.output.removal(self.config.base.topic(&topic));
         }
         if change.changed {
+            self.unsaved.insert(uid.clone());
             self.output.state(
                 uid,
                 node.publish_resources(&self.config.base),
@@ -330,6 +439,9 @@ impl Registry {
             return;
         };
         self.metrics.readings.inc();
+        if change.facts_changed || change.new_resource {
+            self.unsaved.insert(uid.clone());
+        }
         let base = &self.config.base;
         if change.facts_changed {
             self.output
@@ -339,8 +451,10 @@ impl Registry {
             self.output
                 .state(uid, node.publish_resources(base), &self.metrics);
         }
-        if let Some(reading) = node.publish_reading(base, &change.id) {
-            self.output.state(uid, reading, &self.metrics);
+        if let Some(reading) = node.publish_reading(base, &change.id)
+            && let Some(round) = self.output.ordered(reading)
+        {
+            node.queued(&change.id, round);
         }
     }
 
@@ -354,7 +468,9 @@ impl Registry {
         tracing::info!(node.id = %node.descriptor.id, reason, "node is offline");
         self.output
             .state(uid, node.publish_status(&self.config.base), &self.metrics);
-        self.event(EventType::NodeLost, uid, [("reason", reason.into())], now);
+        self.unsaved.insert(uid.clone());
+        let detail = [("reason", reason.into())];
+        self.event(EventType::NodeLost, uid, detail, now.wall);
         self.schedule(uid);
         for id in self.requests.of(uid) {
             self.fail_request(id, "the node went offline", now);
@@ -362,10 +478,13 @@ impl Registry {
     }
 
     fn forget(&mut self, uid: &Uid, now: Now) {
-        if !self.nodes.contains_key(uid) {
+        let Some(node) = self.nodes.get(uid) else {
             return;
+        };
+        if node.maybe_new {
+            self.tell_new(uid, node.descriptor.first_seen);
         }
-        self.event(EventType::NodeForgotten, uid, [], now);
+        self.event(EventType::NodeForgotten, uid, [], now.wall);
         let Some(node) = self.nodes.remove(uid) else {
             return;
         };
@@ -375,8 +494,11 @@ impl Registry {
         }
         self.ids.remove(&node.descriptor.id);
         self.output.forget(uid);
-        for removal in node.publish_removal(&self.config.base) {
-            self.output.passing(removal, &self.metrics);
+        self.unsaved.insert(uid.clone());
+        if node.on_bus {
+            for topic in node.topics(&self.config.base) {
+                self.output.removal(topic);
+            }
         }
         self.metrics
             .nodes
@@ -426,7 +548,7 @@ impl Registry {
         let Some(node) = self.nodes.get_mut(uid) else {
             return;
         };
-        for publication in node.publish_all(&self.config.base) {
+        for publication in node.publish_all(&self.config.base, self.output.round()) {
             self.output.state(uid, publication, &self.metrics);
         }
     }
@@ -436,7 +558,7 @@ impl Registry {
         kind: EventType,
         uid: &Uid,
         detail: [(&str, Value); N],
-        now: Now,
+        ts: Timestamp,
     ) {
         let node = self.nodes.get(uid).map(|node| node.descriptor.id.clone());
         let detail: Map<String, Value> = detail
@@ -448,12 +570,11 @@ impl Registry {
             kind,
             node,
             bridge,
-            ts: now.wall,
+            ts,
             detail,
         };
         let payload = serde_json::to_vec(&event).unwrap_or_default();
         let topic = self.config.base.topic(&Topic::Events);
-        self.output
-            .passing(Publication::passing(topic, payload), &self.metrics);
+        self.output.ordered(Publication::passing(topic, payload));
     }
 }

@@ -1,7 +1,7 @@
 //! What the bus still knows from before: our own nodes, and which levels other bridges hold.
 //!
 //! After the first connect the bridge reads its own retained topics back, so that a restart makes no
-//! node vanish and none new. The end of that reading is marked by the bridge's own status, which is
+//! node vanish and none new, even when what it kept itself is lost. The end of that reading is marked by the bridge's own status, which is
 //! subscribed to last and so arrives last.
 
 use std::time::Duration;
@@ -48,9 +48,18 @@ impl Registry {
     }
 
     /// Everything that the bus knew was read.
-    pub(super) fn finish_restoring(&mut self) {
+    pub fn finish_restoring(&mut self) {
         if !std::mem::replace(&mut self.restoring, false) {
             return;
+        }
+        let new = self.nodes.iter_mut().filter_map(|(uid, node)| {
+            let is_new = std::mem::take(&mut node.maybe_new);
+            is_new.then(|| (node.descriptor.first_seen, uid.clone()))
+        });
+        let mut new: Vec<_> = new.collect();
+        new.sort();
+        for (ts, uid) in new {
+            self.tell_new(&uid, ts);
         }
         let restored = self.nodes.iter().filter(|(_, node)| node.is_restored());
         let uids: Vec<Uid> = restored.map(|(uid, _)| uid.clone()).collect();
@@ -65,7 +74,7 @@ impl Registry {
                 self.orders.push_back(Order::Restore {
                     uid: uid.clone(),
                     address: node.descriptor.address.clone(),
-                    resources: node.resources(),
+                    resources: node.listed(true),
                 });
             }
             self.publish_whole(&uid);
@@ -103,7 +112,9 @@ impl Registry {
             // Heard of before the bus came: the same node, and not a new one.
             node.descriptor.first_seen = node.descriptor.first_seen.min(descriptor.first_seen);
             node.descriptor.epoch = node.descriptor.epoch.max(descriptor.epoch);
+            node.maybe_new = false;
         } else if self.nodes.len() < self.config.max_nodes {
+            self.unsaved.insert(uid.clone());
             self.insert(uid, Node::restored(descriptor, now));
         }
     }
@@ -133,6 +144,7 @@ impl Registry {
         if let Some(at) = node.timer {
             self.timers.remove(&(at, uid.clone()));
         }
+        self.unsaved.insert(uid.clone());
         self.output.forget(uid);
         self.orders.push_back(Order::Forget { uid: uid.clone() });
     }
@@ -142,6 +154,10 @@ impl Registry {
         let Some((uid, node)) = self.restored_node(id) else {
             return;
         };
+        if node.was_kept_alone(now) {
+            // The bus was away at the restart: what it knows is older than what was kept.
+            return;
+        }
         if let Ok(status) = serde_json::from_slice::<NodeStatus>(&message.payload) {
             node.restore_status(&status, max_time, now);
             self.schedule(&uid);
@@ -149,11 +165,13 @@ impl Registry {
     }
 
     pub(super) fn restore_resources(&mut self, id: &NodeId, message: &Message) {
-        let Some((_, node)) = self.restored_node(id) else {
+        // What the bridge kept itself says more: which of them are in the node's own list.
+        let node = self.restored_node(id).map(|(_, node)| node);
+        let Some(node) = node.filter(|node| node.entries.is_empty()) else {
             return;
         };
         if let Ok(resources) = serde_json::from_slice::<Vec<Resource>>(&message.payload) {
-            node.list(resources);
+            node.restore_resources(resources, Vec::new());
         }
     }
 

@@ -1,10 +1,10 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use serde_json::json;
 
 use super::*;
-use crate::bridge::{Action, Answer, Request};
+use crate::bridge::{Action, Answer, QueueConfig, Request};
 use crate::id::BridgeId;
 use crate::payload::{AckStatus, SetMethod};
 use crate::time;
@@ -12,12 +12,16 @@ use crate::topic::Base;
 
 const MAX_TIME: Duration = Duration::from_secs(120);
 
-/// A registry, and the bus as a retained map plus a log of what passed.
+/// A registry with its queue and store, and the bus as a retained map plus a log of what passed.
 struct Sim {
     registry: Registry,
     now: Now,
     retained: BTreeMap<String, Value>,
     passed: Vec<(String, Value)>,
+    /// The values of all readings, as a subscriber gets them.
+    readings: Vec<(String, Value)>,
+    queue: VecDeque<Publication>,
+    kept: HashMap<String, Vec<u8>>,
 }
 
 impl Sim {
@@ -29,6 +33,7 @@ impl Sim {
             max_time: Some(MAX_TIME),
             forget_after: Duration::from_secs(86_400),
             max_nodes: 3,
+            queue: QueueConfig::default(),
         };
         let now = time::now();
         let mut sim = Self {
@@ -36,31 +41,74 @@ impl Sim {
             now,
             retained: BTreeMap::new(),
             passed: Vec::new(),
+            readings: Vec::new(),
+            queue: VecDeque::new(),
+            kept: HashMap::new(),
         };
-        sim.registry.handle_connected(now);
+        sim.connect();
         sim.registry.finish_restoring();
         sim.drain();
         sim
     }
 
+    /// The process is killed and starts anew; what was in the queue and the store is there.
+    fn restart(&mut self) {
+        self.registry = Registry::new(self.registry.config.clone());
+        let kept: Vec<_> = self.kept.clone().into_iter().collect();
+        self.registry.restore_kept(&kept, self.now);
+        self.drain();
+    }
+
+    fn connect(&mut self) {
+        self.registry.handle_connected(self.now);
+        self.drain();
+    }
+
     fn drain(&mut self) {
-        while let Some(publication) = self.registry.poll_publication() {
-            let topic = publication
-                .topic
-                .strip_prefix("nodebus/v1/")
-                .unwrap()
-                .to_owned();
-            if publication.retain && publication.payload.is_empty() {
-                self.retained.remove(&topic);
-                continue;
-            }
-            let value = serde_json::from_slice(&publication.payload).unwrap();
-            if publication.retain {
-                self.retained.insert(topic, value);
-            } else {
-                self.passed.push((topic, value));
-            }
+        while let Some((uid, node)) = self.registry.poll_kept() {
+            let uid = uid.as_str().to_owned();
+            match node {
+                Some(node) => self.kept.insert(uid, node),
+                None => self.kept.remove(&uid),
+            };
         }
+        while let Some(publication) = self.registry.poll_to_queue() {
+            self.queue.push_back(publication);
+        }
+        while let Some(publication) = self.registry.poll_publication() {
+            self.take(publication);
+        }
+        if self.registry.is_connected() && self.registry.is_behind() {
+            while let Some(publication) = self.queue.pop_front() {
+                let publication = self.registry.from_queue(publication);
+                self.take(publication);
+            }
+            self.registry.handle_caught_up(false);
+        }
+    }
+
+    fn take(&mut self, publication: Publication) {
+        let topic = publication.topic.strip_prefix("nodebus/v1/");
+        let topic = topic.unwrap().to_owned();
+        if publication.retain && publication.payload.is_empty() {
+            self.retained.remove(&topic);
+            return;
+        }
+        let value: Value = serde_json::from_slice(&publication.payload).unwrap();
+        if topic.contains("/res/") && !topic.ends_with("/ack") {
+            self.readings.push((topic.clone(), value["v"].clone()));
+        }
+        if publication.retain {
+            self.retained.insert(topic, value);
+        } else {
+            self.passed.push((topic, value));
+        }
+    }
+
+    /// The values that a subscriber got of a resource.
+    fn values(&self, topic: &str) -> Vec<&Value> {
+        let of_it = self.readings.iter().filter(|(t, _)| t == topic);
+        of_it.map(|(_, v)| v).collect()
     }
 
     fn report(&mut self, report: Report) {
@@ -364,39 +412,211 @@ fn an_answer_goes_where_the_asker_wants_it_too() {
 }
 
 #[test]
-fn while_the_bus_is_away_the_latest_value_is_kept_and_events_wait() {
+fn while_the_bus_is_away_readings_and_events_wait_in_order() {
     let mut sim = Sim::new();
-    sim.registry.handle_disconnected();
     sim.announce("n");
-    for t in 0..10_000 {
+    sim.reading("n", "temperature", "0°C");
+    sim.reading("n", "led", "1");
+    sim.registry.handle_disconnected();
+    let away_since = sim.now.wall;
+    for t in 1..5 {
+        sim.now = sim.now.after(Duration::from_secs(1));
         sim.reading("n", "temperature", &format!("{t}°C"));
     }
-    assert!(
-        sim.retained
-            .keys()
-            .all(|topic| !topic.starts_with("nodes/"))
-    );
-    sim.registry.handle_connected(sim.now);
-    let mut readings = 0;
-    while let Some(publication) = sim.registry.poll_publication() {
-        readings += u32::from(publication.topic.ends_with("/res/temperature"));
-        let value: Value = serde_json::from_slice(&publication.payload).unwrap();
-        if publication.retain {
-            sim.retained.insert(publication.topic, value);
-        } else {
-            sim.passed.push(("events".into(), value));
-        }
-    }
-    assert_eq!(readings, 1);
+    sim.announce("other");
+    assert_eq!(sim.values("nodes/n/res/temperature").len(), 1);
+    sim.now = sim.now.after(Duration::from_secs(60));
+    sim.connect();
+    let expected: Vec<Value> = (0..5).map(Value::from).collect();
     assert_eq!(
-        sim.retained["nodebus/v1/nodes/n/res/temperature"]["v"],
-        9999
+        sim.values("nodes/n/res/temperature"),
+        expected.iter().collect::<Vec<_>>(),
+        "each once, in order"
     );
-    assert_eq!(sim.events(), ["node_new"]);
+    let last = &sim.retained["nodes/n/res/temperature"];
+    let at = Timestamp::from_unix_millis(away_since.unix_millis() + 4000);
+    assert_eq!((&last["v"], &last["ts"]), (&json!(4), &json!(at)));
+    assert_eq!(
+        sim.values("nodes/n/res/led"),
+        [&json!(1), &json!(1)],
+        "a bus that forgot everything is told what it knew"
+    );
+    assert_eq!(sim.events(), ["node_new", "node_new"]);
+    sim.reading("n", "temperature", "5°C");
+    assert_eq!(sim.retained["nodes/n/res/temperature"]["v"], 5);
 }
 
 #[test]
-fn a_session_without_room_gets_the_latest_values_later() {
+fn what_the_session_could_not_deliver_waits_too() {
+    let mut sim = Sim::new();
+    sim.announce("n");
+    for t in 1..4 {
+        let (uid, sample) = (uid_of("n"), Sample::plain(json!(t)));
+        let (path, ts) = ("t".to_owned(), sim.now.wall);
+        let report = Report::Reading {
+            uid,
+            path,
+            sample,
+            ts,
+        };
+        // Not drained: it waits for room.
+        sim.registry.handle_report(report, sim.now);
+    }
+    sim.registry.handle_disconnected();
+    sim.drain();
+    assert!(sim.values("nodes/n/res/t").is_empty());
+    sim.connect();
+    assert_eq!(
+        sim.values("nodes/n/res/t"),
+        [&json!(1), &json!(2), &json!(3)]
+    );
+}
+
+#[test]
+fn what_was_dropped_is_made_good_with_the_latest_value() {
+    let mut sim = Sim::new();
+    sim.announce("n");
+    sim.registry.handle_disconnected();
+    sim.reading("n", "early", "1");
+    sim.reading("n", "t", "2");
+    // No room for the first of them.
+    sim.queue.pop_front();
+    sim.registry.handle_connected(sim.now);
+    while let Some(publication) = sim.registry.poll_publication() {
+        sim.take(publication);
+    }
+    assert!(!sim.retained.contains_key("nodes/n/res/early"));
+    while let Some(publication) = sim.queue.pop_front() {
+        let publication = sim.registry.from_queue(publication);
+        sim.take(publication);
+    }
+    sim.registry.handle_caught_up(true);
+    sim.drain();
+    assert_eq!(sim.retained["nodes/n/res/early"]["v"], 1);
+}
+
+#[test]
+fn nothing_stays_behind_of_a_node_that_was_forgotten_while_the_bus_was_away() {
+    let mut sim = Sim::new();
+    sim.announce("n");
+    sim.reading("n", "t", "1");
+    sim.registry.handle_disconnected();
+    sim.reading("n", "t", "2");
+    let gone = |uid| Report::Gone {
+        uid: uid_of(uid),
+        reason: "closed",
+    };
+    sim.report(gone("n"));
+    sim.announce("short");
+    sim.reading("short", "t", "3");
+    sim.report(gone("short"));
+    sim.connect();
+    assert_eq!(sim.values("nodes/n/res/t"), [&json!(1), &json!(2)]);
+    assert_eq!(sim.values("nodes/short/res/t"), [&json!(3)]);
+    assert!(
+        sim.retained
+            .keys()
+            .all(|topic| !topic.starts_with("nodes/")),
+        "{:?}",
+        sim.retained
+    );
+    assert!(sim.kept.is_empty());
+}
+
+#[test]
+fn a_restart_without_the_bus_makes_no_node_vanish_and_none_new() {
+    let mut sim = Sim::new();
+    sim.announce("A/1");
+    sim.announce("a 1");
+    sim.reading("a 1", "temp/in", "1");
+    sim.registry.handle_disconnected();
+    sim.announce("late");
+    sim.restart();
+    assert_eq!(sim.registry.nodes.len(), 3);
+    // They have the topics that they had, whoever speaks first.
+    sim.announce("a 1");
+    sim.reading("a 1", "temp/in", "2");
+    sim.now = sim.now.after(Duration::from_secs(60));
+    sim.announce("A/1");
+    sim.passed.clear();
+    sim.connect();
+    for topic in ["nodes/a-1", "nodes/a-1/status", "nodes/a-1/resources"] {
+        let payload = sim.retained[topic].to_string();
+        sim.message(topic, &payload, true);
+    }
+    sim.message("bridges/coap/status", "{}", true);
+    assert_eq!(
+        sim.values("nodes/a-1-2/res/temp-in"),
+        [&json!(1), &json!(2)]
+    );
+    assert_eq!(sim.retained["nodes/late/status"]["state"], "online");
+    assert_eq!(sim.events(), ["node_new"], "late is, the others are not");
+}
+
+#[test]
+fn a_restart_takes_no_resource_away() {
+    let mut sim = Sim::new();
+    let list = Report::Resources {
+        uid: uid_of("n"),
+        resources: vec![Resource {
+            path: "led".into(),
+            ..Resource::default()
+        }],
+    };
+    sim.announce("n");
+    sim.report(list.clone());
+    sim.reading("n", "a/b", "1");
+    sim.reading("n", "a b", "2");
+    let before = sim.retained["nodes/n/resources"].clone();
+    sim.restart();
+    let restored = sim.registry.poll_order();
+    let Some(Order::Restore { resources, .. }) = &restored else {
+        panic!("{restored:?}");
+    };
+    assert_eq!(resources.len(), 1, "what is only pushed can't be read");
+    sim.connect();
+    sim.message("nodes/n/resources", &before.to_string(), true);
+    sim.message("bridges/coap/status", "{}", true);
+    sim.report(list);
+    assert_eq!(sim.retained["nodes/n/resources"], before);
+    sim.reading("n", "a b", "3");
+    assert_eq!(sim.retained["nodes/n/res/a-b-2"]["v"], 3);
+}
+
+#[test]
+fn without_anything_kept_the_bus_says_whether_a_node_is_new() {
+    let mut before = Sim::new();
+    before.announce("known");
+    let mut sim = Sim::new();
+    sim.registry = Registry::new(sim.registry.config.clone());
+    sim.announce("known");
+    sim.announce("new");
+    sim.connect();
+    assert!(sim.events().is_empty());
+    let known = before.retained["nodes/known"].to_string();
+    sim.message("nodes/known", &known, true);
+    sim.message("bridges/coap/status", "{}", true);
+    let news: Vec<_> = sim.passed.iter().map(|(_, event)| &event["node"]).collect();
+    assert_eq!(news, ["new"]);
+}
+
+#[test]
+fn a_bridge_that_was_off_for_long_forgets_nobody_for_that() {
+    let mut sim = Sim::new();
+    sim.announce("n");
+    sim.registry.handle_disconnected();
+    sim.now = sim.now.after(Duration::from_secs(3 * 86_400));
+    sim.restart();
+    sim.connect();
+    sim.message("bridges/coap/status", "{}", true);
+    sim.pass_time(Duration::from_secs(86_000));
+    assert_eq!(sim.retained["nodes/n/status"]["state"], "offline");
+    sim.pass_time(Duration::from_secs(600));
+    assert!(!sim.retained.contains_key("nodes/n"));
+}
+
+#[test]
+fn a_session_without_room_gets_all_values_later() {
     let mut sim = Sim::new();
     sim.announce("n");
     for t in 0..40_000 {
@@ -411,7 +631,11 @@ fn a_session_without_room_gets_the_latest_values_later() {
         sim.registry.handle_report(report, sim.now);
     }
     sim.drain();
-    assert_eq!(sim.retained["nodes/n/res/t"]["v"], 39_999);
+    let expected: Vec<Value> = (0..40_000).map(Value::from).collect();
+    assert_eq!(
+        sim.values("nodes/n/res/t"),
+        expected.iter().collect::<Vec<_>>()
+    );
 }
 
 #[test]

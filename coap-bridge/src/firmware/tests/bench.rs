@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use bus::bridge::BridgeConfig;
 use bus::bridge::registry::Registry;
+use bus::bridge::{BridgeConfig, QueueConfig};
 use bus::id::{BridgeId, NodeId};
 use bus::session::Message;
 use bus::time::Now;
@@ -167,9 +167,12 @@ impl Bench {
             max_time: Some(rules.max_time),
             forget_after: Duration::from_secs(24 * 3600),
             max_nodes: rules.max_nodes,
+            queue: QueueConfig::default(),
         };
         let mut registry = Registry::new(config);
         registry.handle_connected(now);
+        registry.finish_restoring();
+        registry.handle_caught_up(false);
         let metrics = Metrics::default();
         Self {
             bridge: Bridge::new(rules, StdRng::seed_from_u64(11), metrics.clone()),
