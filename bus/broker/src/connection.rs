@@ -210,11 +210,6 @@ impl Client {
         if input.is_empty() && input.capacity() > KEPT {
             *input = BytesMut::new();
         }
-        let fanout = self.broker.exchange.fanout();
-        if self.has_published && fanout.is_congested() {
-            fanout.relieved().await;
-        }
-        self.has_published = false;
         Ok(())
     }
 

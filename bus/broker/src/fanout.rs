@@ -4,7 +4,6 @@
 //! the messages of a topic in order, each once. QoS, retained messages and everything else of MQTT
 //! stay on this side of the seam.
 
-mod name;
 pub(crate) mod router;
 
 use std::pin::Pin;

@@ -158,7 +158,7 @@ pub async fn start(
 
     let readiness = admin.part("bus");
     let metrics = Arc::new(Metrics::new(admin));
-    let fanout = RouterFanout::start(metrics.clone(), shutdown).await;
+    let fanout = RouterFanout::start(metrics.clone(), shutdown);
     let fanout = Arc::new(fanout.map_err(|_| StartError::Core)?);
     let gate = Gate::new(trust, acl);
     let broker = assemble(&config, gate, fanout, metrics, shutdown).await?;

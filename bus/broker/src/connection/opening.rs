@@ -193,7 +193,6 @@ async fn accept(
         held: Held::default(),
         is_held: false,
         is_session_kept: connect.session_expiry > 0,
-        has_published: false,
     };
     Ok((client, opened.kicked, opened.gone))
 }

@@ -59,8 +59,6 @@ pub(super) struct Client {
     pub(super) is_held: bool,
     /// CONNECT asked for a session that outlives the connection.
     pub(super) is_session_kept: bool,
-    /// It published since the fan-out was last asked for congestion.
-    pub(super) has_published: bool,
 }
 
 impl Client {
@@ -84,7 +82,14 @@ impl Client {
         out: &mut BytesMut,
     ) -> Result<(), End> {
         match packet {
-            Packet::Publish(publish) => self.publish(publish, out),
+            Packet::Publish(publish) => {
+                // Before and not after: what many publish at once must find room too.
+                let fanout = self.broker.exchange.fanout();
+                if fanout.is_congested() {
+                    fanout.relieved().await;
+                }
+                self.publish(publish, out)
+            }
             Packet::Puback { pid } => self.with(|session| session.handle_puback(pid)),
             Packet::Pubrec { pid, failed } => {
                 self.with(|session| session.handle_pubrec(pid, failed, out))
@@ -179,7 +184,6 @@ impl Client {
             expires: publish.expiry.map(|seconds| will::expires(seconds, now())),
             properties: &publish.properties,
         });
-        self.has_published = true;
         let flow = match self.handle.kept() {
             Some(session) if publish.qos == Qos::ExactlyOnce => Some(Flow {
                 session,

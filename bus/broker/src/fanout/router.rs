@@ -1,7 +1,7 @@
 //! The fan-out on rumqttd's Router, used so that nothing a peer sends can end it.
 //!
-//! What it sees: QoS 0 messages, not retained, on internal topics (see `name`), from one publishing
-//! link; and a few links that all sessions share (see `hub`). It never sees a client's packet, name
+//! What it sees: QoS 0 messages, not retained, on two internal topics (see [`root`]), from one
+//! publishing link; and a few links that all sessions share (see `hub`). It never sees a client's packet, name
 //! or acknowledgement, and a link's last word is always DISCONNECT. One Router per process: its
 //! thread ends with the process.
 
@@ -20,15 +20,14 @@ use rumqttd::protocol::{Packet, Publish};
 use rumqttd::{Router, RouterConfig};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::hub::{Hub, HubLink, HubTask};
-use self::pace::{Marks, Pace};
-use super::name::internal_topic;
+use self::hub::{Hub, HubTask};
+use self::pace::Pace;
 use super::{Fanout, Link, Pending, Sink, Stopped};
 use crate::message::Message;
 use crate::metrics::Metrics;
 
-/// The Router keeps the last messages of every filter, this many bytes in this many pieces, and
-/// drops the oldest unseen when a reader falls behind further. `pace` keeps that from happening.
+/// The Router keeps the last messages of either topic, this many bytes in this many pieces, and
+/// drops the oldest unseen when a hub falls behind further. `pace` keeps that from happening.
 const SEGMENT_BYTES: usize = 128 * 1024;
 const SEGMENTS: usize = 16;
 
@@ -67,8 +66,6 @@ pub(crate) struct RouterFanout {
     hubs: Vec<Arc<Hub>>,
     /// Sessions so far, which take the hubs in turns.
     sessions: AtomicUsize,
-    /// Bring the marks of [`Pace`] back, over each hub.
-    _marks: Vec<(Arc<dyn Sink>, HubLink)>,
     /// Ends the hubs' tasks.
     _end: DropGuard,
 }
@@ -77,18 +74,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The internal topic of all that clients publish.
+const MESSAGES: &str = "m";
+/// And of what the broker says of itself: a few messages a second.
+const OWN: &str = "s";
+
+/// The internal topic of a Topic Name, and what reaches the names that a Topic Filter matches.
+///
+/// There are no more than two, whatever peers call their topics, because the Router remembers each
+/// topic and keeps a log for each filter for as long as it lives. `$` topics have their own, since
+/// few ask for them and wildcards in front never do (MQTT-4.7.2-1).
+fn root(text: &str) -> &'static str {
+    if text.starts_with('$') { OWN } else { MESSAGES }
+}
+
 impl RouterFanout {
-    /// Starts the Router's thread, with as many hubs as there are processors, within bounds.
-    pub(crate) async fn start(metrics: Arc<Metrics>, shutdown: &Shutdown) -> Result<Self, Stopped> {
+    /// Starts the Router's thread, with as many hubs as there are processors.
+    pub(crate) fn start(metrics: Arc<Metrics>, shutdown: &Shutdown) -> Result<Self, Stopped> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::with_hubs(processors.min(MAX_HUBS), metrics, shutdown).await
+        Self::with_hubs(processors.min(MAX_HUBS), metrics, shutdown)
     }
 
-    async fn with_hubs(
-        hubs: usize,
-        metrics: Arc<Metrics>,
-        shutdown: &Shutdown,
-    ) -> Result<Self, Stopped> {
+    fn with_hubs(hubs: usize, metrics: Arc<Metrics>, shutdown: &Shutdown) -> Result<Self, Stopped> {
         let config = RouterConfig {
             // The hubs and the publishing link.
             max_connections: hubs + 1,
@@ -115,26 +122,18 @@ impl RouterFanout {
             metrics,
         });
         let end = CancellationToken::new();
-        let (mut made, mut marks) = (Vec::new(), Vec::new());
-        for number in 0..hubs {
+        let hub = |number: usize| -> Result<Arc<Hub>, Stopped> {
             let (tx, rx) = connect(&format!("hub-{number}"))?;
-            let hub = Hub::new(tx);
-            let task = HubTask::new(number, hub.clone(), rx, shared.clone());
+            let hub = Hub::new(number, tx, shared.clone());
+            let task = HubTask::new(hub.clone(), rx);
             shutdown.spawn(task.run(end.clone()));
-            let sink: Arc<dyn Sink> = Arc::new(Marks {
-                shared: Arc::downgrade(&shared),
-                hub: number,
-            });
-            let link = hub.attach(Arc::downgrade(&sink));
-            link.subscribe(pace::TOPIC).await?;
-            marks.push((sink, link));
-            made.push(hub);
-        }
+            Ok(hub)
+        };
+        let hubs = (0..hubs).map(hub).collect::<Result<_, _>>()?;
         Ok(Self {
             shared,
-            hubs: made,
+            hubs,
             sessions: AtomicUsize::new(0),
-            _marks: marks,
             _end: end.drop_guard(),
         })
     }
@@ -195,11 +194,11 @@ impl Shared {
 impl Fanout for RouterFanout {
     fn publish(&self, message: Message) -> Result<(), Stopped> {
         let end = message.position() + message.len() as u64;
-        let topic = internal_topic(message.topic());
+        let root = root(message.topic());
         let mut ingest = lock(&self.shared.ingest);
-        ingest.publish(topic, message)?;
-        if let Some(mark) = self.shared.pace.published(end) {
-            ingest.publish(internal_topic(pace::TOPIC), mark)?;
+        ingest.publish(root.to_owned(), message)?;
+        if root == MESSAGES {
+            self.shared.pace.published(end);
         }
         Ok(())
     }

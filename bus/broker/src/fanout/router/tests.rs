@@ -41,7 +41,7 @@ impl Counter {
             .expect("all messages arrive");
     }
 
-    /// Takes out what arrived, once it is so many, in the order of publishing.
+    /// Takes out what arrived, once it is so many.
     async fn takes(&self, count: usize) -> Vec<u64> {
         let arrived = async {
             while lock(&self.got).len() < count {
@@ -51,9 +51,7 @@ impl Counter {
         tokio::time::timeout(DEADLINE, arrived)
             .await
             .expect("all messages arrive");
-        let mut got = std::mem::take(&mut *lock(&self.got));
-        got.sort_unstable();
-        got
+        std::mem::take(&mut *lock(&self.got))
     }
 
     fn hold(&self, held: bool) {
@@ -70,11 +68,9 @@ struct Core {
 }
 
 impl Core {
-    async fn new() -> Self {
+    fn new() -> Self {
         let metrics = Arc::new(Metrics::new(&Admin::default()));
-        let fanout = RouterFanout::with_hubs(2, metrics.clone(), &Shutdown::new())
-            .await
-            .unwrap();
+        let fanout = RouterFanout::with_hubs(2, metrics.clone(), &Shutdown::new()).unwrap();
         Self {
             fanout,
             metrics,
@@ -114,7 +110,7 @@ impl Core {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_arrives_whole_and_in_order() {
-    let mut core = Core::new().await;
+    let mut core = Core::new();
     let (all, _one) = core.attach(&["#"]).await;
     let (several, _two) = core.attach(&["f/+", "+/x", "f/#"]).await;
     for _ in 0..200_000 {
@@ -134,7 +130,7 @@ async fn a_flood_arrives_whole_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_lost_is_counted() {
-    let mut core = Core::new().await;
+    let mut core = Core::new();
     let (counter, _link) = core.attach(&["#"]).await;
     core.publish("f", b"first");
     counter.reaches(1).await;
@@ -159,7 +155,7 @@ async fn what_is_lost_is_counted() {
 /// more comes that could say so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_end_of_a_congestion_is_noticed() {
-    let mut core = Core::new().await;
+    let mut core = Core::new();
     let (counter, _link) = core.attach(&["f", "other", "another"]).await;
     let (_on_the_other_hub, _same) = core.attach(&["f"]).await;
     for _ in 0..20 {
@@ -184,7 +180,7 @@ async fn the_end_of_a_congestion_is_noticed() {
 
 #[tokio::test]
 async fn sessions_come_and_go_and_leave_nothing() {
-    let mut core = Core::new().await;
+    let mut core = Core::new();
     let (_, _stays) = core.attach(&["#"]).await;
     for _ in 0..200 {
         let (counter, link) = core.attach(&["a", "b/+"]).await;
@@ -198,18 +194,14 @@ async fn sessions_come_and_go_and_leave_nothing() {
         drop(link);
     }
     let filters: usize = core.fanout.hubs.iter().map(|hub| hub.filters()).sum();
-    assert_eq!(
-        filters,
-        core.fanout.hubs.len() + 1,
-        "the marks of each, and one"
-    );
+    assert_eq!(filters, 1);
 }
 
-/// Sessions at one hub get what they ask for, each message once, whoever else asks for it. There is
-/// an order within a topic only.
+/// Sessions at one hub get what they ask for, each message once and in order, over topics too,
+/// whoever else asks for it.
 #[tokio::test]
 async fn sessions_that_share_a_link_do_not_disturb_each_other() {
-    let mut core = Core::new().await;
+    let mut core = Core::new();
     let (wide, _one) = core.attach(&["a/#"]).await;
     let (_other_hub, _two) = core.attach(&["x"]).await;
     let (both, link) = core.attach(&["a/b", "a/+", "c"]).await;
@@ -239,7 +231,7 @@ async fn sessions_that_share_a_link_do_not_disturb_each_other() {
 /// A sink that goes away while messages are on their way to it ends nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_goes_while_messages_come_takes_nothing_along() {
-    let mut core = Core::new().await;
+    let mut core = Core::new();
     let (stays, _link) = core.attach(&["#"]).await;
     for _ in 0..300 {
         // Its owner keeps the link, as sessions do.
