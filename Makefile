@@ -6,7 +6,7 @@ PAGE_SOURCES := $(wildcard $(PAGE)/*.html $(PAGE)/*.json $(PAGE)/*.ts) \
 	$(shell find $(PAGE)/src $(PAGE)/public $(PAGE)/scripts 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo web web-packages test bench bench-bus fuzz deny test-compose generate clean tools
+.PHONY: help run demo web web-packages test bench bench-bus fuzz soak deny test-compose generate clean tools
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -32,6 +32,10 @@ bench-bus: ## the bus only; scripts/bench --help names smaller pieces
 
 fuzz: ## fuzzes each target for ten minutes, or FUZZ_SECONDS=60
 	@scripts/fuzz
+
+soak: ## kills the bus fifty times, floods it with ten million messages, and weighs it: half an hour
+	NODEBUS_KILLS=50 cargo test --release --locked --package bus-broker --test it -- \
+		--include-ignored --nocapture --test-threads 1 kill:: soak:: stop::
 
 deny: ## checks licences, sources and forbidden dependencies
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

@@ -18,6 +18,7 @@ mod retained;
 mod sessions;
 mod shared;
 mod slow;
+mod soak;
 mod stop;
 mod support;
 mod wills;
