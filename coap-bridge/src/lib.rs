@@ -29,5 +29,5 @@ mod socket;
 
 pub use config::{Config, InvalidConfig};
 pub use driver::{StartError, Started, start};
-pub use dtls::{KeysError, TrustError};
+pub use dtls::{KeysError, TrustError, shared_keys};
 pub use network::{InvalidNetwork, Network};

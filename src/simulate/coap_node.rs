@@ -18,6 +18,7 @@ use tokio::net::UdpSocket;
 
 use super::model::{Device, Firmware, Refusal};
 use super::pace::Pace;
+use super::session::{Progress, Session};
 use super::stats::{Stats, count};
 
 /// Between two signs of life.
@@ -39,19 +40,23 @@ pub(crate) struct Node {
     socket: UdpSocket,
     server: SocketAddr,
     endpoint: Endpoint,
+    /// With a node that speaks DTLS.
+    session: Option<Session>,
     pace: Pace,
     alive_at: Instant,
     stats: Arc<Stats>,
 }
 
 impl Node {
-    /// Gives `device` a socket from which `server` can be reached.
+    /// Gives `device` a socket from which `server` can be reached, with a session over DTLS or
+    /// without.
     ///
     /// # Errors
     /// The system has no further socket.
     pub(crate) async fn new(
         device: Device,
         server: SocketAddr,
+        session: Option<Session>,
         pace: Pace,
         stats: Arc<Stats>,
         rng: &mut SmallRng,
@@ -78,6 +83,7 @@ impl Node {
             device,
             socket: UdpSocket::bind((any, 0)).await?,
             server,
+            session,
             endpoint: Endpoint::new(limits, StdRng::from_rng(rng)),
             pace,
             alive_at: now().mono + ALIVE_INTERVAL,
@@ -88,13 +94,14 @@ impl Node {
     /// Runs until the stop; then it is gone without a word, as a node is.
     pub(crate) async fn run(mut self, shutdown: Shutdown) {
         let mut buffer = [0; 2048];
-        for word in ["reset", "alive"] {
-            self.say_alive(word, now().mono);
+        if self.session.is_none() {
+            self.say_start(now().mono);
         }
         loop {
             self.drain(now()).await;
             let deadline = [
                 Some(self.alive_at),
+                self.session.as_ref().map(Session::deadline),
                 self.pace.next(),
                 self.endpoint.poll_timeout(),
             ];
@@ -103,25 +110,54 @@ impl Node {
                 biased;
                 () = shutdown.stopping() => return,
                 received = self.socket.recv_from(&mut buffer) => match received {
-                    Ok((length, from)) => self.receive(from, &buffer[..length], now()),
+                    Ok((length, from)) => self.receive(from, &buffer[..length], now()).await,
                     Err(error) => self.stats.error(format!("nothing can be received: {error}")),
                 },
-                () = sleep_until(deadline) => self.handle_timeout(now()),
+                () = sleep_until(deadline) => self.handle_timeout(now()).await,
             }
         }
     }
 
-    fn receive(&mut self, from: SocketAddr, datagram: &[u8], now: Now) {
+    async fn receive(&mut self, from: SocketAddr, datagram: &[u8], now: Now) {
         if from.ip() == self.server.ip() {
             self.stats.heard(now.wall);
         }
+        match &mut self.session {
+            None => self.take(from, datagram, now),
+            Some(session) => {
+                let progress = session.handle_datagram(datagram, now.mono);
+                self.progress(progress, now).await;
+            }
+        }
+    }
+
+    /// What has come of an input to the session.
+    async fn progress(&mut self, progress: Progress, now: Now) {
+        for datagram in progress.send {
+            self.send(&datagram, self.server).await;
+        }
+        if progress.began {
+            self.say_start(now.mono);
+        }
+        for datagram in progress.received {
+            self.take(self.server, &datagram, now);
+        }
+    }
+
+    fn take(&mut self, from: SocketAddr, datagram: &[u8], now: Now) {
         if self.firmware == Firmware::Old && (datagram.len() > OLD_DATAGRAM || is_ping(datagram)) {
             return;
         }
         self.endpoint.handle_datagram(from, datagram, now.mono);
     }
 
-    fn handle_timeout(&mut self, now: Now) {
+    async fn handle_timeout(&mut self, now: Now) {
+        if let Some(session) = &mut self.session
+            && session.deadline() <= now.mono
+        {
+            let progress = session.handle_timeout(now.mono);
+            self.progress(progress, now).await;
+        }
         if self.alive_at <= now.mono {
             self.alive_at = now.mono + ALIVE_INTERVAL;
             self.say_alive("alive", now.mono);
@@ -133,6 +169,12 @@ impl Node {
             count(&self.stats.pushes);
         }
         self.endpoint.handle_timeout(now.mono);
+    }
+
+    fn say_start(&mut self, now: Instant) {
+        for word in ["reset", "alive"] {
+            self.say_alive(word, now);
+        }
     }
 
     fn say_alive(&mut self, word: &str, now: Instant) {
@@ -167,10 +209,19 @@ impl Node {
             }
         }
         while let Some(datagram) = self.endpoint.poll_transmit() {
-            let to = datagram.to.address();
-            if let Err(error) = self.socket.send_to(&datagram.bytes, to).await {
-                self.stats.error(format!("{to} can't be reached: {error}"));
+            match &mut self.session {
+                None => self.send(&datagram.bytes, datagram.to.address()).await,
+                Some(session) => {
+                    let progress = session.send(&datagram.bytes, now.mono);
+                    self.progress(progress, now).await;
+                }
             }
+        }
+    }
+
+    async fn send(&self, datagram: &[u8], to: SocketAddr) {
+        if let Err(error) = self.socket.send_to(datagram, to).await {
+            self.stats.error(format!("{to} can't be reached: {error}"));
         }
     }
 }

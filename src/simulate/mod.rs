@@ -7,11 +7,13 @@ mod coap_node;
 mod kinds;
 mod model;
 mod pace;
+mod session;
 mod stats;
 mod ws_node;
 
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ use serde::de::value::Error as ValueError;
 use crate::process::say;
 use model::{Device, Firmware};
 use pace::Pace;
+use session::Session;
 use stats::{Stats, count, plural};
 
 /// Nodes are started one after the other, not in one burst.
@@ -47,9 +50,12 @@ pub(crate) struct Args {
     /// How many values each node pushes a second
     #[arg(long, value_name = "RATE", default_value_t = 0.2)]
     rate: f64,
-    /// Where CoAP nodes send
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5683")]
-    coap_server: String,
+    /// Where CoAP nodes send [default: 127.0.0.1:5683, or 127.0.0.1:5684 with --psk]
+    #[arg(long, value_name = "HOST:PORT")]
+    coap_server: Option<String>,
+    /// A file of keys, as `certgen psk` writes it: the CoAP nodes have its names and speak DTLS
+    #[arg(long, value_name = "FILE")]
+    psk: Option<PathBuf>,
     /// Where WebSocket nodes connect
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8083/node")]
     ws_server: String,
@@ -71,6 +77,8 @@ pub(crate) struct Options {
     ws: usize,
     rate: f64,
     coap_server: SocketAddr,
+    /// By name; as many as there are CoAP nodes, or none.
+    keys: Vec<(String, Vec<u8>)>,
     ws_server: String,
     seed: u64,
     firmware: Firmware,
@@ -84,6 +92,7 @@ impl Options {
             ws: model::WS_KIND_COUNT,
             rate: 0.2,
             coap_server: local(coap),
+            keys: Vec::new(),
             ws_server: format!("ws://{}/node", local(ws)),
             // Not that of `nodebus simulate`, whose nodes may come besides.
             seed: 0,
@@ -146,10 +155,24 @@ pub(crate) async fn run(args: Args, shutdown: &Shutdown) -> anyhow::Result<()> {
 
 impl Args {
     async fn options(&self) -> anyhow::Result<Options> {
-        let (coap, ws) = match (self.coap, self.ws) {
-            (None, None) => (3, 1),
-            (coap, ws) => (coap.unwrap_or(0), ws.unwrap_or(0)),
+        let keys = match &self.psk {
+            Some(file) => coap_bridge::shared_keys(file)?,
+            None => Vec::new(),
         };
+        let (coap, ws) = match (self.coap, self.ws, &self.psk) {
+            (None, ws, Some(_)) => (keys.len(), ws.unwrap_or(0)),
+            (None, None, None) => (3, 1),
+            (coap, ws, _) => (coap.unwrap_or(0), ws.unwrap_or(0)),
+        };
+        if self.psk.is_some() && coap > keys.len() {
+            bail!(
+                "there are {} keys for {coap} CoAP nodes: give --coap less",
+                keys.len()
+            );
+        }
+        let port = if self.psk.is_some() { 5684 } else { 5683 };
+        let server = self.coap_server.clone();
+        let server = server.unwrap_or_else(|| format!("127.0.0.1:{port}"));
         if coap + ws == 0 {
             bail!("there is nothing to simulate: give --coap N or --ws M");
         }
@@ -160,7 +183,8 @@ impl Args {
             coap,
             ws,
             rate: self.rate,
-            coap_server: resolve(&self.coap_server).await?,
+            coap_server: resolve(&server).await?,
+            keys,
             ws_server: self.ws_server.clone(),
             seed: self.seed,
             firmware: if self.old_firmware {
@@ -207,10 +231,18 @@ async fn launch(options: Options, stats: Arc<Stats>, shutdown: Shutdown) {
         }
         let at = now();
         if index < options.coap {
-            let device = Device::coap(index, options.seed, options.firmware, at.wall);
+            let mut device = Device::coap(index, options.seed, options.firmware, at.wall);
+            let mut session = None;
+            if let Some((name, key)) = options.keys.get(index) {
+                device = device.named(name);
+                match Session::new(name, key.clone(), at.mono) {
+                    Ok(new) => session = Some(new),
+                    Err(error) => return stats.error(format!("no DTLS: {error}")),
+                }
+            }
             let pace = Pace::new(options.rate, at.mono, &mut rng);
             let (server, counters) = (options.coap_server, stats.clone());
-            match coap_node::Node::new(device, server, pace, counters, &mut rng).await {
+            match coap_node::Node::new(device, server, session, pace, counters, &mut rng).await {
                 Ok(node) => shutdown.spawn(node.run(shutdown.clone())),
                 Err(error) => {
                     let why = format!("no further socket ({error}): allow more with `ulimit -n`");

@@ -76,6 +76,14 @@ impl Device {
         )
     }
 
+    /// The same node under another name.
+    pub(crate) fn named(self, uid: &str) -> Self {
+        Self {
+            uid: uid.to_owned(),
+            ..self
+        }
+    }
+
     /// The `index`-th WebSocket node of a fleet; kinds take turns.
     pub(crate) fn ws(index: usize, seed: u64, firmware: Firmware, now: Timestamp) -> Self {
         let kind = &WS_KINDS[index % WS_KINDS.len()];

@@ -113,6 +113,19 @@ impl Keys {
     }
 }
 
+/// The names in a file of `certgen psk` and their keys, for nodes on this machine.
+///
+/// # Errors
+/// The file can't be read, or a line is no key.
+pub fn shared_keys(path: &Path) -> Result<Vec<(String, Vec<u8>)>, KeysError> {
+    let keys = Keys::load(path)?.0.into_iter();
+    let mut keys: Vec<_> = keys
+        .map(|(name, key)| (name.to_string(), key.0.to_vec()))
+        .collect();
+    keys.sort_unstable();
+    Ok(keys)
+}
+
 /// Whom a client named in its handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Named {

@@ -30,7 +30,7 @@ impl Bench {
         let (uid, links) = (device.uid().to_owned(), device.links());
         let pace = Pace::new(rate, now().mono, &mut rng);
         let server = socket.local_addr().unwrap();
-        let node = Node::new(device, server, pace, stats.clone(), &mut rng);
+        let node = Node::new(device, server, None, pace, stats.clone(), &mut rng);
         shutdown.spawn(node.await.unwrap().run(shutdown.clone()));
         let mut bench = Self {
             socket,

@@ -306,6 +306,14 @@ fn start_dashboard_gw(pki: &Path, mqtts: u16, dashboard: u16) -> Process {
 pub(crate) struct Fleet(#[expect(dead_code, reason = "held so that it runs")] Process);
 
 impl Fleet {
+    /// CoAP nodes that speak DTLS.
+    pub(crate) fn secure(system: &System, args: &[&str]) -> Self {
+        let mut command = nodebus();
+        command.arg("simulate").args(args);
+        command.args(["--coap-server", &system.coaps().to_string()]);
+        Self(Process::start("nodebus simulate", &mut command))
+    }
+
     pub(crate) fn start(system: &System, args: &[&str]) -> Self {
         let mut command = nodebus();
         command.arg("simulate").args(args);
