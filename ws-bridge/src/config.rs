@@ -7,12 +7,12 @@ use std::time::Duration;
 use bus::bridge::{BridgeConfig, QueueConfig};
 use bus::config::duration;
 use bus::id::BridgeId;
+use bus::origin::{InvalidOrigin, Origins};
 use bus::session::{BusUrl, SessionConfig};
 use bus::topic::Base;
 use serde::{Deserialize, Serialize};
 
 use crate::node::Limits;
-use crate::origin::{InvalidOrigin, Origins};
 
 /// What the bridge is told: raw, checked when it starts.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bus::admin::{Admin, Listener};
 use bus::bridge::{Order, Orders, Report, Reporter, Uid, runtime};
+use bus::origin::Origins;
 use bus::payload::AckStatus;
 use bus::shutdown::Shutdown;
 use rand::rngs::StdRng;
@@ -18,7 +19,6 @@ use crate::connection;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::node::{Limits, refusal};
-use crate::origin::Origins;
 use crate::places::Places;
 
 /// The bridge is running.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bus::origin::Origins;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Error;
@@ -11,10 +12,11 @@ use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
-use crate::origin::Origins;
-
 /// Where nodes connect.
 pub(crate) const PATH: &str = "/node";
+
+/// What Arduino's WebSockets library sends as its origin. No page from the web has it.
+const NO_PAGE: &[u8] = b"file://";
 
 /// A message is read in pieces of this size; it is what a quiet connection costs.
 const READ_BUFFER: usize = 4 * 1024;
@@ -102,7 +104,8 @@ fn judge(request: &Request, origins: &Origins) -> Result<(), Refusal> {
         return Err(("path", StatusCode::NOT_FOUND, "Nodes connect at /node.\n"));
     }
     let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
-    if !origins.allow(header(header::ORIGIN), header(header::HOST)) {
+    let (origin, host) = (header(header::ORIGIN), header(header::HOST));
+    if origin != Some(NO_PAGE) && !origins.allow(origin, host, false) {
         let text = "Web pages may not act as nodes, unless their origin stands in \
                     ws_bridge.allowed_origins.\n";
         return Err(("origin", StatusCode::FORBIDDEN, text));

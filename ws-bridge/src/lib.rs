@@ -7,7 +7,6 @@
 //!
 //! - [`message`]: the JSON of both directions, from untrusted text to types.
 //! - [`node`]: one connection's machine, without IO; [`close`]: why it ends.
-//! - [`origin`]: which `Origin` headers may connect.
 //! - [`hub`]: which connection speaks for which uid.
 //! - [`places`], [`handshake`], [`connection`], [`driver`]: the sockets.
 //!
@@ -24,7 +23,6 @@ mod hub;
 mod message;
 mod metrics;
 mod node;
-mod origin;
 mod places;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,11 @@
-//! Which `Origin` headers may connect (RFC 6455 section 10.2).
+//! Which pages may open a WebSocket here, by their `Origin` header (RFC 6455 section 10.2).
 //!
-//! A browser lets any page open a WebSocket to any host, so a stranger's page could pose as a node
-//! from a visitor's browser. Browsers always say whose page it is; most nodes say nothing. Two
-//! kinds of nodes do say something:
-//!
-//! - Arduino's WebSockets library sends `file://`. No page from the web has this origin.
-//! - Python's websocket-client, and with it Pyaiot's own test node, repeats the host it connects to.
-//!   A page can do so only if it was loaded from here, or if its public name was rebound to this
-//!   address; hence only for hosts that are no public names.
+//! A browser lets any page open a WebSocket to any host, so a stranger's page could act from a
+//! visitor's browser. Browsers always say whose page it is; other programs mostly say nothing. Some
+//! programs do, such as paho-mqtt and Python's websocket-client: they repeat the host they connect
+//! to. A page can do so only if it was loaded from here, or if its public name was rebound to this
+//! address. Where no certificate proves the name to the browser, the same host therefore counts only
+//! when it is no public name.
 
 use std::net::IpAddr;
 
@@ -16,9 +14,9 @@ use std::net::IpAddr;
 #[error("{0:?} is no origin: write https://host or https://host:port")]
 pub struct InvalidOrigin(String);
 
-/// The origins that may connect besides those of nodes.
-#[derive(Debug, Default)]
-pub(crate) struct Origins(Vec<String>);
+/// The origins that may connect besides the same host.
+#[derive(Debug, Clone, Default)]
+pub struct Origins(Vec<String>);
 
 fn authority(origin: &str) -> Option<&str> {
     let authority = origin
@@ -43,7 +41,11 @@ fn is_local(host: &str) -> bool {
 }
 
 impl Origins {
-    pub(crate) fn new(allowed: &[String]) -> Result<Self, InvalidOrigin> {
+    /// Those that an operator listed, as `https://host` or `https://host:port`.
+    ///
+    /// # Errors
+    /// An entry is no origin.
+    pub fn new(allowed: &[String]) -> Result<Self, InvalidOrigin> {
         let checked = allowed.iter().map(|text| {
             let origin = text.trim_end_matches('/').to_ascii_lowercase();
             match authority(&origin) {
@@ -54,8 +56,10 @@ impl Origins {
         checked.collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether a peer that sent this `Origin` and this `Host` may connect.
-    pub(crate) fn allow(&self, origin: Option<&[u8]>, host: Option<&[u8]>) -> bool {
+    /// Whether a peer that sent this `Origin` and this `Host` may connect. `is_proven` says that it
+    /// verified the name of this host, by TLS.
+    #[must_use]
+    pub fn allow(&self, origin: Option<&[u8]>, host: Option<&[u8]>, is_proven: bool) -> bool {
         let Some(origin) = origin else {
             return true;
         };
@@ -65,11 +69,9 @@ impl Origins {
         ) else {
             return false;
         };
-        let origin = origin.to_ascii_lowercase();
-        let host = host.to_ascii_lowercase();
-        origin == "file://"
-            || (authority(&origin) == Some(host.as_str()) && is_local(&host))
-            || self.0.contains(&origin)
+        let (origin, host) = (origin.to_ascii_lowercase(), host.to_ascii_lowercase());
+        let is_same = authority(&origin) == Some(host.as_str());
+        (is_same && (is_proven || is_local(&host))) || self.0.contains(&origin)
     }
 }
 
@@ -77,15 +79,14 @@ impl Origins {
 mod tests {
     use super::*;
 
-    fn allows(origin: &str, host: &str) -> bool {
+    fn allows(origin: &str, host: &str, is_proven: bool) -> bool {
         let origins = Origins::new(&["https://Lab.example.org/".to_owned()]).unwrap();
-        origins.allow(Some(origin.as_bytes()), Some(host.as_bytes()))
+        origins.allow(Some(origin.as_bytes()), Some(host.as_bytes()), is_proven)
     }
 
     #[test]
-    fn nodes_may_connect() {
-        assert!(Origins::default().allow(None, Some(b"gateway:8083")));
-        assert!(allows("file://", "gateway:8083"));
+    fn programs_may_connect() {
+        assert!(Origins::default().allow(None, Some(b"gateway:8083"), false));
         for host in [
             "192.168.1.5:8083",
             "[fe80::1]:8083",
@@ -93,8 +94,10 @@ mod tests {
             "pi:8083",
             "pi.local",
         ] {
-            assert!(allows(&format!("http://{host}"), host), "{host}");
+            assert!(allows(&format!("http://{host}"), host, false), "{host}");
         }
+        let public = "bus.example.org:8084";
+        assert!(allows(&format!("https://{public}"), public, true));
     }
 
     #[test]
@@ -102,21 +105,26 @@ mod tests {
         for (origin, host) in [
             ("https://evil.example", "192.168.1.5:8083"),
             ("null", "localhost:8083"),
+            ("file://", "localhost:8083"),
             ("http://localhost:8080", "localhost:8083"),
-            // A public name that was rebound to a local address.
-            ("http://rebound.example:8083", "rebound.example:8083"),
             ("https://lab.example.org.evil.example", "localhost:8083"),
             ("", ""),
             ("http://", ""),
         ] {
-            assert!(!allows(origin, host), "{origin}");
+            for is_proven in [false, true] {
+                assert!(!allows(origin, host, is_proven), "{origin}");
+            }
         }
-        assert!(!Origins::default().allow(Some(b"\xff"), Some(b"\xff")));
+        // A public name that was rebound to a local address.
+        let rebound = "rebound.example:8083";
+        assert!(!allows(&format!("http://{rebound}"), rebound, false));
+        assert!(!Origins::default().allow(Some(b"\xff"), Some(b"\xff"), true));
     }
 
     #[test]
     fn a_page_that_the_operator_names_may() {
-        assert!(allows("https://lab.example.org", "gateway.example.org"));
+        let named = "https://lab.example.org";
+        assert!(allows(named, "gateway.example.org", false));
         assert!(Origins::new(&["*".to_owned()]).is_err());
         assert!(Origins::new(&["https://a/b".to_owned()]).is_err());
     }
