@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{ClientCertVerifierBuilder, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -89,6 +89,8 @@ pub struct ClientVerifier {
     /// Looks for a chain to one of the trust anchors, for client authentication, that is valid now
     /// and not revoked.
     pub verifier: Arc<dyn ClientCertVerifier>,
+    /// The same, for where a client may come without a certificate.
+    pub optional: Arc<dyn ClientCertVerifier>,
     /// Whether there was a list of revocations.
     pub has_revocations: bool,
 }
@@ -199,17 +201,19 @@ impl Identity {
         let roots = Arc::new(self.root_store()?);
         let revocations = revocations(&self.folder)?;
         let has_revocations = !revocations.is_empty();
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, provider())
             .with_crls(revocations)
             .only_check_end_entity_revocation()
-            .allow_unknown_revocation_status()
-            .build()
-            .map_err(|source| VerifierError::Unusable {
+            .allow_unknown_revocation_status();
+        let build = |builder: ClientCertVerifierBuilder| {
+            builder.build().map_err(|source| VerifierError::Unusable {
                 path: self.folder.clone(),
                 source,
-            })?;
+            })
+        };
         Ok(ClientVerifier {
-            verifier,
+            optional: build(builder.clone().allow_unauthenticated())?,
+            verifier: build(builder)?,
             has_revocations,
         })
     }

@@ -195,7 +195,7 @@ mod tests {
         acl.access(&Identity {
             role,
             name: "me".to_owned(),
-            certified: true,
+            is_proven: true,
         })
     }
 

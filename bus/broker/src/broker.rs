@@ -13,6 +13,7 @@ use crate::exchange::Exchange;
 use crate::gate::Gate;
 use crate::identity::Identity;
 use crate::limits::{Admission, Limits};
+use crate::logins::Logins;
 use crate::metrics::Metrics;
 use crate::sessions::Sessions;
 use crate::store::Store;
@@ -27,6 +28,7 @@ pub(crate) struct Broker {
     pub(crate) sessions: Sessions,
     pub(crate) store: Arc<Store>,
     pub(crate) admission: Admission,
+    pub(crate) logins: Logins,
     pub(crate) events: Events,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,

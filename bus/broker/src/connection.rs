@@ -4,6 +4,7 @@
 //! doesn't read keeps nobody but itself waiting. What may be done is decided in `packets`.
 
 mod held;
+mod login;
 mod opening;
 mod packets;
 mod recheck;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bus::time::now;
+use bus::time::{now, sleep_until};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -168,7 +169,7 @@ impl Client {
             self.release(output)?;
             self.transmit(output)?;
             is_flushed &= output.is_empty();
-            let may_read = output.len() < OUTPUT && !self.held.is_full();
+            let may_read = output.len() < OUTPUT && !self.held.is_full() && self.slowed.is_none();
             let writes = (!is_flushed).then_some(&mut *output);
             tokio::select! {
                 biased;
@@ -182,10 +183,16 @@ impl Client {
                         self.consume(&mut socket.input, output).await?;
                     }
                 },
+                () = sleep_until(self.slowed), if self.slowed.is_some() => {
+                    self.slowed = None;
+                    heard = now().mono;
+                    self.consume(&mut socket.input, output).await?;
+                }
                 () = handle.wake.notified() => {}
                 () = self.held.changed(), if self.is_held || self.held.is_waiting() => {}
                 () = &mut alarm, if self.keep_alive.is_some() => {
-                    let deadline = self.deadline(heard);
+                    // What is left unread can't be held against the client.
+                    let deadline = self.deadline(self.slowed.unwrap_or(heard));
                     if now().mono >= deadline {
                         return Err(End::Ended(Reason::KeepAliveTimeout));
                     }
@@ -201,10 +208,12 @@ impl Client {
         heard + self.keep_alive.unwrap_or_default().mul_f32(1.5)
     }
 
-    /// Takes every whole packet off the input.
+    /// Takes every whole packet off the input, until the client has to be slowed.
     async fn consume(&mut self, input: &mut BytesMut, output: &mut BytesMut) -> Result<(), End> {
         let maximum = self.broker.limits.packet_bytes as usize;
-        while let Some(packet) = wire::take(input, Some(self.version), maximum)? {
+        while self.slowed.is_none()
+            && let Some(packet) = wire::take(input, Some(self.version), maximum)?
+        {
             self.handle_packet(packet, output).await?;
         }
         if input.is_empty() && input.capacity() > KEPT {

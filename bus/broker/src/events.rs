@@ -9,6 +9,7 @@ use bus::topic::{Base, Topic};
 use serde_json::{Map, Value};
 
 use crate::message::{Draft, Parts};
+use crate::rate::{Meter, Rate};
 use crate::wire::Qos;
 
 /// Events that may come at once.
@@ -21,36 +22,29 @@ const MAX_TEXT: usize = 128;
 /// A refusal, in words of this crate, and what the peer asked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Refusal<'a> {
-    /// `publish`, `subscribe`, `will`, `client_id` or `certificate`.
+    /// `publish`, `subscribe`, `will`, `client_id`, `certificate` or `password`.
     pub(crate) kind: &'static str,
     /// Who, as `role:name`; or the address of one without an identity.
     pub(crate) who: &'a str,
-    /// The topic, filter or Client Identifier.
+    /// The topic, filter, Client Identifier or user name.
     pub(crate) what: &'a str,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Allowance {
-    left: u32,
-    since: Option<Instant>,
+    meter: Meter,
     suppressed: u64,
 }
 
 impl Allowance {
     /// Takes one; gives how many were suppressed since the last, or none when this one is too.
     fn take(&mut self, now: Instant) -> Option<u64> {
-        let since = *self.since.get_or_insert(now);
-        let passed = now.saturating_duration_since(since).as_secs() / INTERVAL.as_secs();
-        if passed > 0 {
-            let passed = u32::try_from(passed).unwrap_or(u32::MAX);
-            self.left = self.left.saturating_add(passed).min(BURST);
-            self.since = Some(now);
-        }
-        if self.left == 0 {
+        let rate = Rate::new(BURST, INTERVAL);
+        if self.meter.blocked_until(&rate, now).is_some() {
             self.suppressed += 1;
             return None;
         }
-        self.left -= 1;
+        self.meter.count(&rate, now);
         Some(std::mem::take(&mut self.suppressed))
     }
 }
@@ -67,11 +61,7 @@ impl Events {
     pub(crate) fn new(base: &Base) -> Self {
         Self {
             topic: base.topic(&Topic::Events),
-            allowance: Mutex::new(Allowance {
-                left: BURST,
-                since: None,
-                suppressed: 0,
-            }),
+            allowance: Mutex::default(),
         }
     }
 

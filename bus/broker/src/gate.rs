@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bus::topic::Base;
 
 use crate::acl::{Acl, AclError};
+use crate::passwords::{Passwords, PasswordsError};
 use crate::tls::{ServerTlsError, Trust};
 
 /// The files that say it.
@@ -16,6 +17,7 @@ use crate::tls::{ServerTlsError, Trust};
 pub(crate) struct Sources {
     pub(crate) pki: PathBuf,
     pub(crate) acl: Option<PathBuf>,
+    pub(crate) passwords: Option<PathBuf>,
     pub(crate) base: Base,
 }
 
@@ -30,10 +32,16 @@ impl Sources {
         Acl::load(self.acl.as_deref(), &self.base)
     }
 
+    /// Reads the file of passwords; what was seen of those that stay as `before` is kept.
+    pub(crate) fn passwords(&self, before: &Passwords) -> Result<Passwords, PasswordsError> {
+        Passwords::load(self.passwords.as_deref(), before)
+    }
+
     /// All files that there may be.
     pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
         let pki = ["ca.pem", "cert.pem", "key.pem", "crl.pem"].map(|name| self.pki.join(name));
-        pki.into_iter().chain(self.acl.clone())
+        let others = [self.acl.clone(), self.passwords.clone()];
+        pki.into_iter().chain(others.into_iter().flatten())
     }
 }
 
@@ -42,6 +50,7 @@ impl Sources {
 pub(crate) struct Rules {
     pub(crate) trust: Arc<Trust>,
     pub(crate) acl: Arc<Acl>,
+    pub(crate) passwords: Arc<Passwords>,
     /// Counts replacements, from 1.
     pub(crate) generation: u64,
 }
@@ -55,11 +64,12 @@ pub(crate) struct Gate {
 
 impl Gate {
     /// The first rules.
-    pub(crate) fn new(trust: Trust, acl: Acl) -> Self {
+    pub(crate) fn new(trust: Trust, acl: Acl, passwords: Passwords) -> Self {
         Self {
             rules: RwLock::new(Rules {
                 trust: Arc::new(trust),
                 acl: Arc::new(acl),
+                passwords: Arc::new(passwords),
                 generation: 1,
             }),
             generation: AtomicU64::new(1),
@@ -78,13 +88,21 @@ impl Gate {
     }
 
     /// Puts in force what is given and keeps the rest.
-    pub(crate) fn replace(&self, trust: Option<Trust>, acl: Option<Acl>) {
+    pub(crate) fn replace(
+        &self,
+        trust: Option<Trust>,
+        acl: Option<Acl>,
+        passwords: Option<Passwords>,
+    ) {
         let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(trust) = trust {
             rules.trust = Arc::new(trust);
         }
         if let Some(acl) = acl {
             rules.acl = Arc::new(acl);
+        }
+        if let Some(passwords) = passwords {
+            rules.passwords = Arc::new(passwords);
         }
         rules.generation += 1;
         self.generation.store(rules.generation, Ordering::Release);

@@ -1,14 +1,17 @@
-//! Who a client is: a role and a name, from the URI SAN of its certificate.
+//! Who a client is: a role and a name, from the URI SAN of its certificate or the file of passwords.
 //!
 //! Subject fields are never read: what a person may write there says nothing about rights.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bus::id::NodeId;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::passwords::Login;
 
 /// What a client of the bus is for; the access list says what that allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -65,18 +68,36 @@ pub(crate) struct Identity {
     pub(crate) role: Role,
     /// A level of `[a-z0-9_-]{1,64}`, so that it can stand in a filter.
     pub(crate) name: String,
-    /// It showed a certificate; then its Client Identifier is bound to its name.
-    pub(crate) certified: bool,
+    /// It proved its name; then its Client Identifier is bound to that.
+    pub(crate) is_proven: bool,
 }
 
-/// A client as its listener knows it.
+/// How a client proved who it is; looked at again when the rules change.
 #[derive(Debug)]
-pub(crate) struct Guest {
+pub(crate) enum Proof {
+    /// The certificate it showed, and its intermediates.
+    Certificate(Vec<CertificateDer<'static>>),
+    /// The line of the file of passwords whose password it knew.
+    Password(Arc<Login>),
+    /// None is asked for where it came in.
+    Nothing,
+}
+
+/// A client that proved who it is.
+#[derive(Debug)]
+pub(crate) struct Known {
     pub(crate) identity: Identity,
-    /// The certificate it showed and its intermediates; empty where none is asked for.
-    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) proof: Proof,
     /// The generation of the rules under which it was let in.
     pub(crate) generation: u64,
+}
+
+/// A client before its CONNECT, as its listener knows it.
+#[derive(Debug)]
+pub(crate) enum Guest {
+    Known(Known),
+    /// Its CONNECT has to say who it is, and prove it by a password.
+    Stranger,
 }
 
 /// Why a certificate names no client of the bus.
@@ -88,6 +109,17 @@ pub(crate) enum NoIdentity {
     NoRole,
     #[error("the certificate names more than one role")]
     Ambiguous,
+}
+
+impl Guest {
+    /// One who need not say who it is.
+    pub(crate) fn anonymous(role: Role, generation: u64) -> Self {
+        Self::Known(Known {
+            identity: Identity::anonymous(role),
+            proof: Proof::Nothing,
+            generation,
+        })
+    }
 }
 
 /// The SAN of an identity is `urn:nodebus:<role>:<name>`.
@@ -106,7 +138,7 @@ impl Identity {
         Self {
             role,
             name: "anonymous".to_owned(),
-            certified: false,
+            is_proven: false,
         }
     }
 
@@ -133,7 +165,7 @@ impl Identity {
             (Some(Some((role, name))), None) => Ok(Self {
                 role,
                 name: name.to_owned(),
-                certified: true,
+                is_proven: true,
             }),
             (_, Some(_)) => Err(NoIdentity::Ambiguous),
             _ => Err(NoIdentity::NoRole),
@@ -143,16 +175,16 @@ impl Identity {
     /// The key of its session with this Client Identifier.
     ///
     /// Deviation: a Client Identifier is unique within its identity, not within the broker, so that
-    /// nobody takes over the session of another role or of one who showed a certificate.
+    /// nobody takes over the session of another role or of one who proved its name.
     pub(crate) fn session_key(&self, client_id: &str) -> String {
-        let proof = if self.certified { "" } else { "?" };
+        let proof = if self.is_proven { "" } else { "?" };
         // Client Identifiers hold no U+0000.
         format!("{proof}{self}\0{client_id}")
     }
 
     /// Whether it may use this Client Identifier: its name, or `<name>:` and anything.
     pub(crate) fn may_be(&self, client_id: &str) -> bool {
-        !self.certified
+        !self.is_proven
             || client_id
                 .strip_prefix(&self.name)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
@@ -199,7 +231,7 @@ mod tests {
     fn a_client_identifier_is_bound_to_the_name() {
         let mut identity = Identity::anonymous(Role::Viewer);
         assert!(identity.may_be("anything"));
-        identity.certified = true;
+        identity.is_proven = true;
         identity.name = "ws".to_owned();
         for good in ["ws", "ws:1", "ws:"] {
             assert!(identity.may_be(good), "{good}");

@@ -4,8 +4,8 @@
 //! (order, `retained`) → `fanout`, or `shares` → `session` (QoS, window, queue) → `connection`. The
 //! Router behind `fanout` carries messages and decides nothing.
 //!
-//! Refused on purpose: clients without a role in their certificate, publishing to `$` topics,
-//! enhanced authentication.
+//! Refused on purpose: clients without a role in their certificate, passwords without TLS,
+//! publishing to `$` topics, enhanced authentication.
 
 #![warn(missing_docs)]
 
@@ -13,6 +13,7 @@ mod acl;
 mod broker;
 mod config;
 mod connection;
+mod door;
 mod events;
 mod exchange;
 mod fanout;
@@ -21,12 +22,16 @@ mod filters;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+mod handshake;
 mod identity;
 mod kept;
 mod limits;
 mod listener;
+mod logins;
 mod message;
 mod metrics;
+mod passwords;
+mod rate;
 mod reload;
 mod retained;
 mod session;
@@ -37,6 +42,7 @@ mod sys;
 mod tls;
 mod topic;
 mod upkeep;
+mod websocket;
 mod will;
 mod wire;
 
@@ -52,18 +58,21 @@ pub use acl::AclError;
 pub use config::{Config, ConfigError};
 pub use identity::Role;
 pub use limits::Limits;
+pub use passwords::PasswordsError;
 pub use store::StoreError;
 pub use tls::ServerTlsError;
 
 use crate::broker::Broker;
+use crate::door::Wanted;
 use crate::events::Events;
 use crate::exchange::Exchange;
 use crate::fanout::Fanout;
 use crate::fanout::router::RouterFanout;
 use crate::gate::{Gate, Sources};
 use crate::limits::Admission;
-use crate::listener::Door;
+use crate::logins::Logins;
 use crate::metrics::Metrics;
+use crate::passwords::Passwords;
 use crate::session::Bounds;
 use crate::sessions::Sessions;
 use crate::store::{Loaded, Store};
@@ -74,8 +83,14 @@ use crate::upkeep::Watchdog;
 pub struct Started {
     /// MQTT over mTLS.
     pub mqtts: SocketAddr,
+    /// MQTT over TLS with name and password.
+    pub password: Option<SocketAddr>,
+    /// MQTT over WebSocket and TLS.
+    pub wss: Option<SocketAddr>,
     /// MQTT without TLS.
     pub mqtt: Option<SocketAddr>,
+    /// MQTT over WebSocket without TLS.
+    pub ws: Option<SocketAddr>,
 }
 
 /// Why the broker did not start.
@@ -87,6 +102,9 @@ pub enum StartError {
     /// The access list is wrong.
     #[error(transparent)]
     Acl(#[from] AclError),
+    /// The file of passwords is wrong.
+    #[error(transparent)]
+    Passwords(#[from] PasswordsError),
     /// The certificates can't be used.
     #[error(transparent)]
     Tls(#[from] ServerTlsError),
@@ -128,12 +146,46 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAd
     })
 }
 
+/// A listener that has its address.
+struct Bound {
+    wanted: Wanted,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+fn bind_all(wanted: Vec<Wanted>) -> Result<Vec<Bound>, StartError> {
+    let bind = |wanted: Wanted| {
+        let (listener, address) = bind(wanted.key, wanted.address)?;
+        Ok(Bound {
+            wanted,
+            listener,
+            address,
+        })
+    };
+    wanted.into_iter().map(bind).collect()
+}
+
+fn where_bound(bound: &[Bound], listen: SocketAddr) -> Started {
+    let find = |key: &str| {
+        let found = bound.iter().find(|bound| bound.wanted.key == key);
+        found.map(|bound| bound.address)
+    };
+    Started {
+        mqtts: find("bus.listen").unwrap_or(listen),
+        password: find("bus.password_listen"),
+        wss: find("bus.wss_listen"),
+        mqtt: find("bus.plain_listen"),
+        ws: find("bus.ws_listen"),
+    }
+}
+
 /// Starts the broker; it is listening when this returns.
 ///
 /// One per process: the Router's thread ends with the process only.
 ///
 /// # Errors
-/// A setting, the access list or a certificate can't be used, or an address can't be bound.
+/// A setting, the access list, a password or a certificate can't be used, or an address can't be
+/// bound.
 pub async fn start(
     config: Config,
     admin: &Admin,
@@ -143,24 +195,23 @@ pub async fn start(
     let sources = Sources {
         pki: config.pki.clone(),
         acl: config.acl.clone(),
+        passwords: config.passwords.clone(),
         base: config.base.clone(),
     };
     let seen = reload::stamp(&sources);
     let (trust, acl) = (sources.trust()?, sources.acl()?);
+    let passwords = sources.passwords(&Passwords::default())?;
     if let Some(expiry) = trust.expiry.clone() {
         admin.certificate(expiry);
     }
-    let (mtls, mqtts) = bind("bus.listen", config.listen)?;
-    let plain = match (config.plain_listen, config.anonymous) {
-        (Some(address), Some(role)) => Some((bind("bus.plain_listen", address)?, role)),
-        _ => None,
-    };
+    let bound = bind_all(door::wanted(&config)?)?;
+    let started = where_bound(&bound, config.listen);
 
     let readiness = admin.part("bus");
     let metrics = Arc::new(Metrics::new(admin));
     let fanout = RouterFanout::start(metrics.clone(), shutdown);
     let fanout = Arc::new(fanout.map_err(|_| StartError::Core)?);
-    let gate = Gate::new(trust, acl);
+    let gate = Gate::new(trust, acl, passwords);
     let broker = assemble(&config, gate, fanout, metrics, shutdown).await?;
     let watchdog = Watchdog::start(&broker).await;
     let watchdog = watchdog.map_err(|_| StartError::Core)?;
@@ -168,26 +219,19 @@ pub async fn start(
 
     let reload = reload::run(broker.clone(), admin.clone(), sources, seen);
     shutdown.spawn(reload);
-    let door = Door::tls(config.limits.handshakes);
-    shutdown.spawn(listener::accept(broker.clone(), mtls, door));
-    admin.listening(Listener {
-        name: "MQTT over mTLS",
-        scheme: "mqtts",
-        address: mqtts,
-    });
-    let mut mqtt = None;
-    if let Some(((listener, address), role)) = plain {
-        shutdown.spawn(listener::accept(
-            broker.clone(),
-            listener,
-            Door::Plain(role),
-        ));
+    for Bound {
+        wanted,
+        listener,
+        address,
+    } in bound
+    {
+        let door = Arc::new(wanted.door);
+        shutdown.spawn(listener::accept(broker.clone(), listener, door));
         admin.listening(Listener {
-            name: "MQTT without TLS",
-            scheme: "mqtt",
+            name: wanted.name,
+            scheme: wanted.scheme,
             address,
         });
-        mqtt = Some(address);
     }
     readiness.ready();
     shutdown.spawn_vital("bus", async move {
@@ -195,7 +239,7 @@ pub async fn start(
         let _readiness = readiness;
         upkeep::run(broker, watchdog).await
     });
-    Ok(Started { mqtts, mqtt })
+    Ok(started)
 }
 
 /// The broker without its listeners, around this fan-out.
@@ -232,6 +276,11 @@ async fn assemble(
         exchange,
         sessions,
         admission: Admission::new(&limits),
+        logins: Logins::new(
+            limits.password_checks,
+            limits.failed_logins_per_minute,
+            metrics.clone(),
+        ),
         store,
         events: Events::new(&config.base),
         metrics,

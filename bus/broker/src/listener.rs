@@ -8,41 +8,19 @@ use std::time::{Duration, Instant};
 use bus::time::now;
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::broker::Broker;
 use crate::connection::{self, Socket};
-use crate::events::Refusal;
-use crate::identity::{Guest, Identity, Role};
+use crate::door::{Credentials, Door};
+use crate::handshake;
+use crate::identity::Guest;
 use crate::limits::{Full, Permit};
+use crate::websocket::{self, Carrier, Terms};
 
 /// Connections that the system holds for us until they are accepted.
 const BACKLOG: i32 = 1024;
 /// How long accepting rests when the system has nothing left to give.
 const EXHAUSTED: Duration = Duration::from_millis(100);
-
-/// How clients of a listener show who they are.
-#[derive(Clone)]
-pub(crate) enum Door {
-    /// By their certificate.
-    Tls {
-        /// Handshakes under way; a peer that says nothing holds none.
-        handshakes: Arc<Semaphore>,
-    },
-    /// Not at all: everybody has this role.
-    Plain(Role),
-}
-
-impl Door {
-    /// mTLS with at most so many handshakes at a time.
-    pub(crate) fn tls(handshakes: usize) -> Self {
-        Self::Tls {
-            handshakes: Arc::new(Semaphore::new(handshakes.min(Semaphore::MAX_PERMITS))),
-        }
-    }
-}
 
 fn try_bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(
@@ -76,7 +54,7 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until the stop.
-pub(crate) async fn accept(broker: Arc<Broker>, listener: TcpListener, door: Door) {
+pub(crate) async fn accept(broker: Arc<Broker>, listener: TcpListener, door: Arc<Door>) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -97,7 +75,7 @@ pub(crate) async fn accept(broker: Arc<Broker>, listener: TcpListener, door: Doo
                 broker.shutdown.spawn(task);
             }
             Err(Full::Total) => broker.metrics.refused("connections"),
-            Err(Full::Address) => broker.metrics.refused("connections_per_address"),
+            Err(_) => broker.metrics.refused("connections_per_address"),
         }
     }
 }
@@ -117,7 +95,7 @@ async fn serve(
     broker: Arc<Broker>,
     stream: TcpStream,
     peer: SocketAddr,
-    door: Door,
+    door: Arc<Door>,
     permit: Permit,
 ) {
     broker.metrics.connections.inc();
@@ -125,119 +103,68 @@ async fn serve(
     if let Err(error) = tune(&stream) {
         tracing::debug!(%error, "a socket can't be tuned");
     }
-    match door {
-        Door::Plain(role) => {
-            let guest = Guest {
-                identity: Identity::anonymous(role),
-                chain: Vec::new(),
-                generation: broker.gate.generation(),
-            };
-            let socket = Socket::new(stream, peer);
-            connection::serve(broker.clone(), socket, guest, deadline).await;
+    let visit = Visit {
+        broker: broker.clone(),
+        peer,
+        deadline,
+    };
+    match &door.credentials {
+        Credentials::Nothing(role) => {
+            let guest = Guest::anonymous(*role, broker.gate.generation());
+            visit.talk(stream, guest, &door).await;
         }
-        Door::Tls { handshakes } => {
-            // Boxed, so that its room is free again after it.
-            let shake = Box::pin(shake(&broker, stream, peer, &handshakes, deadline));
+        Credentials::Tls { asked, handshakes } => {
+            // In a box, so that the room for it is given back.
+            let shaking = handshake::shake(&broker, stream, peer, *asked, handshakes, deadline);
             let shaken = tokio::select! {
-                shaken = shake => shaken,
+                shaken = Box::pin(shaking) => shaken,
                 () = broker.shutdown.stopping() => None,
             };
             if let Some((stream, guest)) = shaken {
-                let socket = Socket::new(stream, peer);
-                connection::serve(broker.clone(), socket, guest, deadline).await;
+                visit.talk(stream, guest, &door).await;
             }
         }
     }
-    broker.metrics.connections.dec();
     drop(permit);
+    broker.metrics.connections.dec();
 }
 
-/// The TLS handshake and what the certificate says.
-async fn shake(
-    broker: &Broker,
-    stream: TcpStream,
+/// A connection that is to send its CONNECT.
+struct Visit {
+    broker: Arc<Broker>,
     peer: SocketAddr,
-    handshakes: &Semaphore,
     deadline: Instant,
-) -> Option<(Box<TlsStream<TcpStream>>, Guest)> {
-    let mut generation = 0;
-    let handshake = async {
-        stream.readable().await?;
-        let _permit = handshakes.acquire().await.map_err(io::Error::other)?;
-        let rules = broker.gate.rules();
-        generation = rules.generation;
-        let acceptor = TlsAcceptor::from(rules.trust.config.clone());
-        acceptor.accept(stream).await
-    };
-    let stream = match tokio::time::timeout_at(deadline.into(), handshake).await {
-        Ok(Ok(stream)) => Box::new(stream),
-        Ok(Err(error)) => {
-            let result = handshake_result(&error);
-            broker.metrics.handshake(result);
-            tracing::debug!(peer.addr = %peer, result, %error, "TLS handshake failed");
-            if result.starts_with("certificate") {
-                refuse(broker, peer, result);
+}
+
+impl Visit {
+    async fn talk<S: Carrier + 'static>(self, stream: S, guest: Guest, door: &Door) {
+        match &door.websocket {
+            None => {
+                let socket = Socket::new(stream, self.peer);
+                connection::serve(self.broker, socket, guest, self.deadline).await;
             }
-            return None;
-        }
-        Err(_) => {
-            broker.metrics.handshake("timeout");
-            return None;
-        }
-    };
-    let certificates = stream.get_ref().1.peer_certificates();
-    let chain = certificates.unwrap_or_default().to_vec();
-    let identity = Identity::from_certificate(chain.first().map_or(&[], |der| der.as_ref()));
-    match identity {
-        Ok(identity) => {
-            broker.metrics.handshake("ok");
-            let guest = Guest {
-                identity,
-                chain,
-                generation,
-            };
-            Some((stream, guest))
-        }
-        Err(error) => {
-            broker.metrics.handshake("no_role");
-            tracing::debug!(peer.addr = %peer, %error, "client refused");
-            refuse(broker, peer, "no_role");
-            None
+            // In boxes, so that the other connections don't carry the room for it.
+            Some(terms) => Box::pin(self.upgrade(Box::new(stream), guest, terms)).await,
         }
     }
-}
 
-fn refuse(broker: &Broker, peer: SocketAddr, what: &str) {
-    let refusal = Refusal {
-        kind: "certificate",
-        who: &peer.ip().to_canonical().to_string(),
-        what,
-    };
-    broker.refuse(&refusal, now());
-}
-
-/// The word for a failed handshake, of a closed set.
-fn handshake_result(error: &io::Error) -> &'static str {
-    use rustls::{CertificateError as Certificate, Error};
-    let cause = error
-        .get_ref()
-        .and_then(|cause| cause.downcast_ref::<Error>());
-    match cause {
-        Some(Error::NoCertificatesPresented) => "certificate_missing",
-        Some(Error::InvalidCertificate(certificate)) => match certificate {
-            Certificate::Expired | Certificate::ExpiredContext { .. } => "certificate_expired",
-            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-                "certificate_not_valid_yet"
+    async fn upgrade(self, carrier: Box<dyn Carrier>, guest: Guest, terms: &Terms) {
+        let (broker, deadline) = (self.broker, self.deadline);
+        let (packet, metrics) = (broker.limits.packet_bytes, broker.metrics.clone());
+        let opened = tokio::select! {
+            opened = websocket::accept(carrier, terms, packet, deadline, metrics) => opened,
+            () = broker.shutdown.stopping() => return,
+        };
+        match opened {
+            Ok(stream) => {
+                broker.metrics.upgrade("ok");
+                let socket = Socket::new(stream, self.peer);
+                connection::serve(broker, socket, guest, deadline).await;
             }
-            Certificate::Revoked => "certificate_revoked",
-            Certificate::UnknownIssuer => "certificate_unknown_issuer",
-            Certificate::InvalidPurpose | Certificate::InvalidPurposeContext { .. } => {
-                "certificate_wrong_purpose"
+            Err(refused) => {
+                broker.metrics.upgrade(refused);
+                tracing::debug!(peer.addr = %self.peer, reason = refused, "no WebSocket");
             }
-            _ => "certificate_invalid",
-        },
-        Some(Error::AlertReceived(_)) => "alert",
-        Some(_) => "tls",
-        None => "io",
+        }
     }
 }

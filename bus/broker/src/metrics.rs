@@ -12,6 +12,24 @@ use prometheus_client::registry::{Registry, Unit};
 type Label = [(&'static str, &'static str); 1];
 type ByLabel = Family<Label, Counter>;
 
+/// One of those that a gauge counts, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted<'a>(&'a Gauge);
+
+impl<'a> Counted<'a> {
+    /// Counts one more.
+    pub(crate) fn new(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// The broker's metrics, named `bus_broker_...`.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -21,10 +39,20 @@ pub(crate) struct Metrics {
     closed: ByLabel,
     /// TLS handshakes, by result.
     handshakes: ByLabel,
+    /// TLS handshakes that wait for a place.
+    pub(crate) waiting_handshakes: Gauge,
+    /// Passwords, by what came of looking at them.
+    logins: ByLabel,
+    /// Passwords that wait to be looked at.
+    pub(crate) waiting_logins: Gauge,
+    /// Opening handshakes of WebSockets, by result.
+    upgrades: ByLabel,
     /// Clients, publications and subscriptions refused, by kind.
     refused: ByLabel,
     /// Messages from clients.
     pub(crate) received: Counter,
+    /// Messages above the publish rate of their client, which made it wait.
+    pub(crate) slowed: Counter,
     /// Messages to clients.
     pub(crate) sent: Counter,
     /// Messages that a client did not get, by reason.
@@ -74,11 +102,36 @@ impl Metrics {
             "TLS handshakes by result",
             self.handshakes.clone(),
         );
+        r.register(
+            "waiting_handshakes",
+            "TLS handshakes that wait for a place",
+            self.waiting_handshakes.clone(),
+        );
+        r.register(
+            "logins",
+            "Logins with a password, by result; those with the result recalled cost no check",
+            self.logins.clone(),
+        );
+        r.register(
+            "waiting_logins",
+            "Logins whose password waits to be checked",
+            self.waiting_logins.clone(),
+        );
+        r.register(
+            "upgrades",
+            "Opening handshakes of WebSockets by result",
+            self.upgrades.clone(),
+        );
         r.register("refused", "Refusals by kind", self.refused.clone());
         r.register(
             "received_messages",
             "Messages from clients",
             self.received.clone(),
+        );
+        r.register(
+            "slowed_messages",
+            "Messages above the publish rate of their client, which made it wait",
+            self.slowed.clone(),
         );
         r.register("sent_messages", "Messages to clients", self.sent.clone());
         r.register(
@@ -145,6 +198,16 @@ impl Metrics {
     /// Counts a handshake.
     pub(crate) fn handshake(&self, result: &'static str) {
         self.handshakes.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// Counts a login.
+    pub(crate) fn login(&self, result: &'static str) {
+        self.logins.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// Counts an opening handshake of a WebSocket.
+    pub(crate) fn upgrade(&self, result: &'static str) {
+        self.upgrades.get_or_create(&[("result", result)]).inc();
     }
 
     /// Counts a refusal.

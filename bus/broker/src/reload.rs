@@ -1,4 +1,5 @@
-//! Reading certificates, revocations and the access list again: on SIGHUP, and when a file changed.
+//! Reading certificates, revocations, the access list and passwords again: on SIGHUP, and when a
+//! file changed.
 //!
 //! What can't be used is told and counted, and what was in force stays.
 
@@ -42,26 +43,31 @@ pub(crate) async fn run(broker: Arc<Broker>, admin: Admin, sources: Sources, mut
             () = broker.shutdown.stopping() => return,
         };
         let (files, before, last) = (sources.clone(), taken_up.clone(), looked.clone());
-        let old = broker.gate.rules().trust;
+        let old = broker.gate.rules();
         // A file system may keep one waiting.
         let read = tokio::task::spawn_blocking(move || {
             let now = stamp(&files);
             let is_due = is_asked || (now != before && now == last);
-            (now, is_due.then(|| (again(&files, &old), files.acl())))
+            let read = || {
+                let passwords = files.passwords(&old.passwords);
+                (again(&files, &old.trust), files.acl(), passwords)
+            };
+            (now, is_due.then(read))
         });
         let Ok((now, read)) = read.await else {
             tracing::error!("the files of the bus could not be looked at");
             continue;
         };
         looked = now;
-        if let Some((trust, acl)) = read {
+        if let Some((trust, acl, passwords)) = read {
             taken_up.clone_from(&looked);
             let trust = taken(&broker, "certificates", trust);
             if let Some(expiry) = trust.as_ref().and_then(|trust| trust.expiry.clone()) {
                 admin.certificate(expiry);
             }
             let acl = taken(&broker, "acl", acl);
-            broker.gate.replace(trust, acl);
+            let passwords = taken(&broker, "passwords", passwords);
+            broker.gate.replace(trust, acl, passwords);
             broker.sessions.wake_all();
         }
     }

@@ -1,10 +1,11 @@
-//! How the broker proves itself and verifies its clients: TLS 1.2 and 1.3, certificates on both sides.
+//! How the broker proves itself and verifies its clients, with TLS 1.2 and 1.3.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bus::tls::{ClientVerifier, Expiry, Identity, TlsError, VerifierError, provider};
 use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
 /// Why the listener for mTLS can't be made.
@@ -21,10 +22,24 @@ pub enum ServerTlsError {
     RevocationsGone(PathBuf),
 }
 
+/// What a listener asks of its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// A certificate.
+    Certificate,
+    /// A certificate, or else a password later.
+    Either,
+    /// A password later.
+    Nothing,
+}
+
 /// How the broker proves itself, and whom it lets in.
 #[derive(Debug)]
 pub(crate) struct Trust {
-    pub(crate) config: Arc<ServerConfig>,
+    /// One for each thing that a listener may ask of its clients.
+    pub(crate) certificate: Arc<ServerConfig>,
+    pub(crate) either: Arc<ServerConfig>,
+    pub(crate) nothing: Arc<ServerConfig>,
     pub(crate) verifier: Arc<dyn ClientCertVerifier>,
     /// When the broker's own certificate ends.
     pub(crate) expiry: Option<Expiry>,
@@ -37,20 +52,41 @@ impl Trust {
         let identity = Identity::load(folder)?;
         let ClientVerifier {
             verifier,
+            optional,
             has_revocations,
         } = identity.client_verifier()?;
-        // With a configuration of its own come session tickets of its own: none outlives a reload.
-        let config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|source| identity.unusable(source))?
-            .with_client_cert_verifier(verifier.clone())
-            .with_single_cert(identity.chain.clone(), identity.key.clone_key())
-            .map_err(|source| identity.unusable(source))?;
         Ok(Self {
-            config: Arc::new(config),
+            certificate: server(&identity, verifier.clone())?,
+            either: server(&identity, optional)?,
+            nothing: server(&identity, WebPkiClientVerifier::no_client_auth())?,
             verifier,
             expiry: identity.expiry(),
             has_revocations,
         })
     }
+
+    /// The configuration of a listener that asks this of its clients.
+    pub(crate) fn config(&self, asked: Asked) -> Arc<ServerConfig> {
+        let config = match asked {
+            Asked::Certificate => &self.certificate,
+            Asked::Either => &self.either,
+            Asked::Nothing => &self.nothing,
+        };
+        config.clone()
+    }
+}
+
+/// With a configuration of its own come session tickets of its own: none outlives a reload, and
+/// none opens a listener that asks for more.
+fn server(
+    identity: &Identity,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<Arc<ServerConfig>, ServerTlsError> {
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|source| identity.unusable(source))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(identity.chain.clone(), identity.key.clone_key())
+        .map_err(|source| identity.unusable(source))?;
+    Ok(Arc::new(config))
 }

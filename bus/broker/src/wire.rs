@@ -17,6 +17,7 @@ pub(crate) use encode::{
 pub(crate) use reason::Reason;
 
 use crate::message::Draft;
+use crate::passwords::Secret;
 
 /// What a peer speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +84,8 @@ pub(crate) struct Connect {
     /// Request Problem Information: it wants Reason Strings in all packets.
     pub(crate) wants_reasons: bool,
     pub(crate) will: Option<Will>,
+    pub(crate) user_name: Option<String>,
+    pub(crate) password: Option<Secret>,
     /// It wants enhanced authentication (MQTT 5 section 4.12).
     pub(crate) has_auth_method: bool,
 }

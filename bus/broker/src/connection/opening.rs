@@ -10,12 +10,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use super::held::Held;
+use super::login::log_in;
 use super::packets::Client;
 use super::{End, Socket};
 use crate::acl::Access;
 use crate::broker::Broker;
 use crate::events::Refusal;
-use crate::identity::{Guest, Identity};
+use crate::identity::{Guest, Identity, Known};
+use crate::rate::Meter;
 use crate::session::{Session, Terms};
 use crate::topic;
 use crate::wire::{self, Connack, Connect, Packet, Reason, Version};
@@ -57,17 +59,27 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         () = sleep_until(Some(deadline)) => Err(End::Ended(Reason::KeepAliveTimeout)),
         () = broker.shutdown.stopping() => Err(End::Ended(Reason::ServerShuttingDown)),
     };
-    let connect = connect.inspect_err(|end| {
+    let mut connect = connect.inspect_err(|end| {
         // Of what it speaks we know only that it is not what we do (MQTT-3.1.2-2).
         if let End::Refused(reason @ Reason::UnsupportedProtocolVersion) = end {
             refuse(output, Version::V4, 0, *reason);
         }
     })?;
-    let access = broker.gate.rules().acl.access(&guest.identity);
-    check(broker, &connect, &guest.identity, &access)
-        .inspect_err(|&reason| refuse(output, connect.version, connect.maximum_packet, reason))
-        .map_err(End::Ended)?;
-    accept(broker, *connect, guest, access, output).await
+    let (version, room) = (connect.version, connect.maximum_packet);
+    let mut refused = |reason| {
+        refuse(output, version, room, reason);
+        End::Ended(reason)
+    };
+    let known = match guest {
+        Guest::Known(known) => known,
+        Guest::Stranger => {
+            let logging_in = log_in(broker, &mut connect, socket.peer, deadline);
+            logging_in.await.map_err(&mut refused)?
+        }
+    };
+    let access = broker.gate.rules().acl.access(&known.identity);
+    check(broker, &connect, &known.identity, &access).map_err(&mut refused)?;
+    accept(broker, *connect, known, access, output).await
 }
 
 /// Writes the CONNACK of a client that is not let in, and takes packets of up to `room` bytes.
@@ -123,30 +135,33 @@ fn check(
 async fn accept(
     broker: &Arc<Broker>,
     mut connect: Connect,
-    guest: Guest,
+    known: Known,
     access: Access,
     output: &mut BytesMut,
 ) -> Result<Opened, End> {
-    let Guest {
+    let Known {
         identity,
-        chain,
+        proof,
         generation,
-    } = guest;
+    } = known;
     let is_assigned = connect.client_id.is_empty();
     if is_assigned {
         connect.client_id = broker.assign_client_id(&identity);
     }
+    let (version, room) = (connect.version, connect.maximum_packet);
+    let mut full = |limit| {
+        broker.metrics.refused(limit);
+        refuse(output, version, room, Reason::QuotaExceeded);
+        End::Ended(Reason::QuotaExceeded)
+    };
+    let presence = broker.admission.welcome(&identity, &connect.client_id);
+    let presence = presence.map_err(|_| full("connections_per_identity"))?;
     let session_key = identity.session_key(&connect.client_id);
     let expiry = broker.session_expiry(connect.session_expiry);
     let opened = broker
         .sessions
         .open(&session_key, connect.clean_start, expiry)
-        .map_err(|_| {
-            broker.metrics.refused("sessions");
-            let room = connect.maximum_packet;
-            refuse(output, connect.version, room, Reason::QuotaExceeded);
-            End::Ended(Reason::QuotaExceeded)
-        })?;
+        .map_err(|_| full("sessions"))?;
     if let Some((will, origin)) = opened.due {
         broker.publish_will(will, origin, now());
     }
@@ -176,7 +191,8 @@ async fn accept(
         broker: broker.clone(),
         who: identity.to_string(),
         identity,
-        chain,
+        proof,
+        presence,
         // What it subscribed to before was asked for under older rules.
         generation: if opened.is_present { 0 } else { generation },
         access,
@@ -193,6 +209,8 @@ async fn accept(
         held: Held::default(),
         is_held: false,
         is_session_kept: connect.session_expiry > 0,
+        published: Meter::default(),
+        slowed: None,
     };
     Ok((client, opened.kicked, opened.gone))
 }

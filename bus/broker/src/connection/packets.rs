@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bus::time::now;
 use bytes::BytesMut;
-use rustls_pki_types::CertificateDer;
 
 use super::End;
 use super::held::{Answer, Held};
@@ -14,8 +13,10 @@ use crate::acl::Access;
 use crate::broker::Broker;
 use crate::events::Refusal;
 use crate::exchange::{ExchangeError, Flow};
-use crate::identity::Identity;
+use crate::identity::{Identity, Proof};
+use crate::limits::Presence;
 use crate::message::{Draft, Parts};
+use crate::rate::Meter;
 use crate::session::Session;
 use crate::sessions::Handle;
 use crate::store::{Outcome, Ticket, Writes};
@@ -34,8 +35,9 @@ pub(super) struct Client {
     /// `role:name`.
     pub(super) who: String,
     pub(super) identity: Identity,
-    /// The certificate it showed, and its intermediates.
-    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) proof: Proof,
+    /// It counts among the clients of its name.
+    pub(super) presence: Option<Presence>,
     /// The rules under which it was last looked at.
     pub(super) generation: u64,
     pub(super) access: Access,
@@ -59,6 +61,10 @@ pub(super) struct Client {
     pub(super) is_held: bool,
     /// CONNECT asked for a session that outlives the connection.
     pub(super) is_session_kept: bool,
+    /// What it published, against `publish_rate`.
+    pub(super) published: Meter,
+    /// It published faster than it may: until then nothing more is read from it.
+    pub(super) slowed: Option<Instant>,
 }
 
 impl Client {
@@ -148,6 +154,7 @@ impl Client {
             return Err(End::Refused(Reason::TopicNameInvalid));
         }
         self.broker.metrics.received.inc();
+        self.pace();
         let pid = publish.pid;
         if publish.qos == Qos::ExactlyOnce && !self.with(|session| session.handle_qos2(pid))? {
             // Behind the acknowledgement of its first PUBLISH.
@@ -172,6 +179,21 @@ impl Client {
         };
         let answer = Answer::publish(publish.qos, pid, handed_over.err());
         self.answer(handed_over.unwrap_or_default(), answer, out)
+    }
+
+    /// Counts a message against the publish rate. The one that is too many is taken all the same,
+    /// and nothing after it is read until the rate allows one more: whoever publishes too fast is
+    /// held up by its own socket, loses nothing, and no version of MQTT has to say so.
+    fn pace(&mut self) {
+        let Some(rate) = self.broker.limits.publish_rate() else {
+            return;
+        };
+        let now = now().mono;
+        self.published.count(&rate, now);
+        self.slowed = self.published.blocked_until(&rate, now);
+        if self.slowed.is_some() {
+            self.broker.metrics.slowed.inc();
+        }
     }
 
     fn hand_over(&mut self, publish: &Publish) -> Result<Result<Ticket, Reason>, End> {
@@ -313,6 +335,7 @@ impl Client {
             End::Goodbye { with_will: false } => None,
             _ => self.will.take(),
         };
+        self.presence = None;
         let now = now();
         let sessions = &self.broker.sessions;
         let due = sessions.close(&self.session_key, &self.handle, self.epoch, will, now);

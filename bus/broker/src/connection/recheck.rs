@@ -8,6 +8,7 @@ use rustls_pki_types::UnixTime;
 use super::End;
 use super::packets::Client;
 use crate::gate::Rules;
+use crate::identity::Proof;
 use crate::wire::Reason;
 
 impl Client {
@@ -21,8 +22,8 @@ impl Client {
         }
         let rules = self.broker.gate.rules();
         self.generation = rules.generation;
-        if !self.is_trusted(&rules) {
-            self.refused("certificate", "certificate_withdrawn");
+        if let Err((kind, what)) = self.trusted(&rules) {
+            self.refused(kind, what);
             return Err(End::Ended(Reason::NotAuthorized));
         }
         self.access = rules.acl.access(&self.identity);
@@ -50,12 +51,20 @@ impl Client {
         Err(End::Ended(Reason::NotAuthorized))
     }
 
-    /// Whether the certificate that the client showed would be taken now.
-    fn is_trusted(&self, rules: &Rules) -> bool {
-        let Some((end_entity, intermediates)) = self.chain.split_first() else {
-            // It came through a listener that asks for none.
-            return true;
+    /// Whether what the client proved itself with would be taken now; else which kind of proof it
+    /// was, and a word for it.
+    fn trusted(&self, rules: &Rules) -> Result<(), (&'static str, &'static str)> {
+        let chain = match &self.proof {
+            Proof::Nothing => return Ok(()),
+            Proof::Password(login) if rules.passwords.has(login) => return Ok(()),
+            Proof::Password(_) => {
+                tracing::info!(identity = %self.identity, "a client's password was changed or taken away: its connection ends");
+                return Err(("password", "password_withdrawn"));
+            }
+            Proof::Certificate(chain) => chain,
         };
+        let withdrawn = ("certificate", "certificate_withdrawn");
+        let (end_entity, intermediates) = chain.split_first().ok_or(withdrawn)?;
         let millis = now().wall.unix_millis();
         let since = std::time::Duration::from_millis(u64::try_from(millis).unwrap_or(0));
         let verifier = Arc::clone(&rules.trust.verifier);
@@ -64,9 +73,9 @@ impl Client {
             intermediates,
             UnixTime::since_unix_epoch(since),
         );
-        if let Err(error) = &verified {
+        verified.map(|_| ()).map_err(|error| {
             tracing::info!(identity = %self.identity, %error, "a client's certificate is not taken any more: its connection ends");
-        }
-        verified.is_ok()
+            withdrawn
+        })
     }
 }

@@ -125,7 +125,7 @@ fn check_access(filter: &str, name: &str) {
             let access = acl.access(&Identity {
                 role,
                 name: "me".to_owned(),
-                certified: true,
+                is_proven: true,
             });
             if is_name(name) {
                 let allowed = access.may_publish(name);

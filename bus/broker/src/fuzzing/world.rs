@@ -23,9 +23,10 @@ use crate::config::Config;
 use crate::connection::{self, Socket};
 use crate::fanout::{Fanout, Link, Pending, Sink, Stopped};
 use crate::gate::Gate;
-use crate::identity::{Guest, Identity, Role};
+use crate::identity::{Guest, Role};
 use crate::message::Message;
 use crate::metrics::Metrics;
+use crate::passwords::Passwords;
 use crate::tls::Trust;
 use crate::topic;
 
@@ -168,12 +169,14 @@ fn gate() -> Gate {
     }
     MADE.with(|(config, acl)| {
         let trust = Trust {
-            config: config.clone(),
+            certificate: config.clone(),
+            either: config.clone(),
+            nothing: config.clone(),
             verifier: WebPkiClientVerifier::no_client_auth(),
             expiry: None,
             has_revocations: false,
         };
-        Gate::new(trust, acl.clone())
+        Gate::new(trust, acl.clone(), Passwords::default())
     })
 }
 
@@ -210,11 +213,7 @@ impl World {
     /// A connection of an admin, who may everything and call itself anything.
     pub(super) fn connect(&self) -> Peer {
         let (ours, theirs): (DuplexStream, DuplexStream) = tokio::io::duplex(PIPE);
-        let guest = Guest {
-            identity: Identity::anonymous(Role::Admin),
-            chain: Vec::new(),
-            generation: self.broker.gate.generation(),
-        };
+        let guest = Guest::anonymous(Role::Admin, self.broker.gate.generation());
         let peer = ([127, 0, 0, 1], 1).into();
         let deadline = bus::time::now().mono + Duration::from_secs(3600);
         let socket = Socket::new(theirs, peer);

@@ -9,6 +9,7 @@ use super::{
     Connect, FilterRequest, Packet, Publish, Qos, Reason, RetainHandling, Version, Will, WireError,
 };
 use crate::message::{Draft, Parts};
+use crate::passwords::Secret;
 use crate::topic;
 
 type Decoded<T> = Result<T, WireError>;
@@ -139,6 +140,8 @@ fn connect_v4(packet: &v3_1_1::Connect) -> Decoded<Connect> {
         maximum_packet: u32::MAX,
         wants_reasons: false,
         will,
+        user_name: packet.user_name().map(text).transpose()?,
+        password: packet.password().map(|password| Secret(password.to_vec())),
         has_auth_method: false,
     })
 }
@@ -154,6 +157,8 @@ fn connect_v5(packet: &v5_0::Connect) -> Decoded<Connect> {
         maximum_packet: u32::MAX,
         wants_reasons: true,
         will: None,
+        user_name: packet.user_name().map(text).transpose()?,
+        password: packet.password().map(|password| Secret(password.to_vec())),
         has_auth_method: false,
     };
     for property in packet.props() {

@@ -10,8 +10,10 @@ pub(crate) enum Reason {
     ProtocolError = 0x82,
     UnsupportedProtocolVersion = 0x84,
     ClientIdentifierNotValid = 0x85,
+    BadUserNameOrPassword = 0x86,
     NotAuthorized = 0x87,
     ServerUnavailable = 0x88,
+    ServerBusy = 0x89,
     ServerShuttingDown = 0x8b,
     BadAuthenticationMethod = 0x8c,
     KeepAliveTimeout = 0x8d,
@@ -21,6 +23,7 @@ pub(crate) enum Reason {
     TopicAliasInvalid = 0x94,
     PacketTooLarge = 0x95,
     QuotaExceeded = 0x97,
+    ConnectionRateExceeded = 0x9f,
 }
 
 impl Reason {
@@ -31,8 +34,10 @@ impl Reason {
             Self::ProtocolError => "protocol_error",
             Self::UnsupportedProtocolVersion => "unsupported_protocol_version",
             Self::ClientIdentifierNotValid => "client_identifier_not_valid",
+            Self::BadUserNameOrPassword => "bad_user_name_or_password",
             Self::NotAuthorized => "not_authorized",
             Self::ServerUnavailable => "server_unavailable",
+            Self::ServerBusy => "server_busy",
             Self::ServerShuttingDown => "server_shutting_down",
             Self::BadAuthenticationMethod => "bad_authentication_method",
             Self::KeepAliveTimeout => "keep_alive_timeout",
@@ -42,6 +47,7 @@ impl Reason {
             Self::TopicAliasInvalid => "topic_alias_invalid",
             Self::PacketTooLarge => "packet_too_large",
             Self::QuotaExceeded => "quota_exceeded",
+            Self::ConnectionRateExceeded => "connection_rate_exceeded",
         }
     }
 
@@ -56,8 +62,10 @@ impl Reason {
             Self::ClientIdentifierNotValid => {
                 "the Client Identifier must be the client's own name, or that and a colon and anything"
             }
+            Self::BadUserNameOrPassword => "there is no such user name, or it has another password",
             Self::NotAuthorized => "the access list of the broker does not allow it",
             Self::ServerUnavailable => "the broker is about to start again",
+            Self::ServerBusy => "too many clients log in at once: come again in a moment",
             Self::ServerShuttingDown => "the broker stops",
             Self::BadAuthenticationMethod => "there is no enhanced authentication here",
             Self::KeepAliveTimeout => "nothing came from the client for one and a half Keep Alive",
@@ -71,6 +79,9 @@ impl Reason {
             }
             Self::PacketTooLarge => "the packet is larger than the Maximum Packet Size of CONNACK",
             Self::QuotaExceeded => "a limit of the broker is reached, or its disk is full",
+            Self::ConnectionRateExceeded => {
+                "too many logins from this address have failed: come again in a minute"
+            }
         }
     }
 
@@ -80,8 +91,12 @@ impl Reason {
         match self {
             Self::UnsupportedProtocolVersion => Some(1),
             Self::ClientIdentifierNotValid => Some(2),
-            Self::ServerUnavailable | Self::ServerShuttingDown | Self::QuotaExceeded => Some(3),
-            Self::BadAuthenticationMethod => Some(4),
+            Self::ServerUnavailable
+            | Self::ServerBusy
+            | Self::ServerShuttingDown
+            | Self::QuotaExceeded
+            | Self::ConnectionRateExceeded => Some(3),
+            Self::BadUserNameOrPassword | Self::BadAuthenticationMethod => Some(4),
             Self::NotAuthorized => Some(5),
             _ => None,
         }

@@ -1,5 +1,6 @@
 //! A broker with its own certificates, and a client that sends whatever a test wants.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -123,9 +124,7 @@ pub(crate) async fn start(
         anonymous: Some(role),
         pki: pki.path().to_owned(),
         base: Base::new("b").unwrap(),
-        acl: None,
-        data: None,
-        limits: Limits::default(),
+        ..Config::default()
     };
     edit(&mut config);
     let (admin, shutdown) = (Admin::default(), Shutdown::new());
@@ -144,10 +143,18 @@ pub(crate) fn client_config(
     authority: &Authority,
     identity: Option<(CertificateDer<'static>, KeyPair)>,
 ) -> rustls::ClientConfig {
+    client_config_of(authority, identity, rustls::DEFAULT_VERSIONS)
+}
+
+fn client_config_of(
+    authority: &Authority,
+    identity: Option<(CertificateDer<'static>, KeyPair)>,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(authority.der().clone()).unwrap();
     let config = rustls::ClientConfig::builder_with_provider(bus::tls::provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots);
     match identity {
@@ -240,18 +247,35 @@ impl TestBroker {
         &self,
         identity: Option<(CertificateDer<'static>, KeyPair)>,
     ) -> std::io::Result<Raw<TlsClient>> {
-        let config = self.client_config(identity);
         let tcp = TcpStream::connect(self.started.mqtts).await?;
+        self.tls_over(tcp, identity).await.map(Raw::new)
+    }
+
+    /// The TLS handshake on a connection to whichever listener.
+    pub(crate) async fn tls_over(
+        &self,
+        tcp: TcpStream,
+        identity: Option<(CertificateDer<'static>, KeyPair)>,
+    ) -> std::io::Result<TlsClient> {
+        let config = self.client_config(identity);
         let name = ServerName::try_from("localhost").unwrap();
         let connector = TlsConnector::from(Arc::new(config));
-        Ok(Raw::new(connector.connect(name, tcp).await?))
+        connector.connect(name, tcp).await
     }
 
     pub(crate) fn client_config(
         &self,
         identity: Option<(CertificateDer<'static>, KeyPair)>,
     ) -> rustls::ClientConfig {
-        client_config(&self.authority, identity)
+        self.client_config_of(identity, rustls::DEFAULT_VERSIONS)
+    }
+
+    pub(crate) fn client_config_of(
+        &self,
+        identity: Option<(CertificateDer<'static>, KeyPair)>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> rustls::ClientConfig {
+        client_config_of(&self.authority, identity, versions)
     }
 
     /// A client of MQTT 5 over mTLS with this role and name, connected.
@@ -282,6 +306,17 @@ impl TestBroker {
         );
     }
 
+    /// Waits until a gauge is at most this.
+    pub(crate) async fn metric_sinks(&self, name: &str, most: f64) {
+        let sunk = async {
+            while self.metric(name, "") > most {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(DEADLINE, sunk).await;
+        assert!(waited.is_ok(), "{name} stays above {most}");
+    }
+
     /// A new client connects, subscribes, publishes and gets its message: the broker lives.
     pub(crate) async fn lives(&self) {
         let mut client = self.v4("are-you-alive").await;
@@ -307,6 +342,41 @@ pub(crate) fn metric(text: &str, name: &str, label: &str) -> f64 {
     values.filter_map(|value| value.parse::<f64>().ok()).sum()
 }
 
+/// What the broker of a test logs, at INFO and above; each test has a thread of its own.
+pub(crate) struct Log;
+
+thread_local! {
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Log {
+    pub(crate) fn capture() -> Self {
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_max_level(tracing::Level::INFO)
+            .with_writer(|| Self);
+        // One for all, since what is enabled is remembered for all threads.
+        subscriber.try_init().unwrap_or_default();
+        Self
+    }
+
+    /// What was logged since the last time.
+    pub(crate) fn take(&self) -> String {
+        String::from_utf8(LOG.take()).unwrap()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.with_borrow_mut(|log| log.extend(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 pub(crate) type TlsClient = tokio_rustls::client::TlsStream<TcpStream>;
 
 #[derive(Debug, Clone, Default)]
@@ -318,6 +388,8 @@ pub(crate) struct Options {
     /// MQTT 5 properties of CONNECT and of the Will, without their length.
     pub(crate) properties: Vec<u8>,
     pub(crate) will_properties: Vec<u8>,
+    /// User name and password.
+    pub(crate) login: Option<(&'static str, &'static str)>,
 }
 
 pub(crate) fn string(text: &str) -> Vec<u8> {
@@ -363,6 +435,9 @@ pub(crate) fn connect(level: u8, client_id: &str, options: &Options) -> Vec<u8> 
     if let Some((_, _, qos, retain)) = options.will {
         flags |= 4 | qos << 3 | u8::from(retain) << 5;
     }
+    if options.login.is_some() {
+        flags |= 0xc0;
+    }
     body.extend([level, flags]);
     body.extend(options.keep_alive.to_be_bytes());
     let properties = |properties: &[u8], body: &mut Vec<u8>| {
@@ -377,6 +452,10 @@ pub(crate) fn connect(level: u8, client_id: &str, options: &Options) -> Vec<u8> 
         properties(&options.will_properties, &mut body);
         body.extend(string(topic));
         body.extend(string(payload));
+    }
+    if let Some((name, password)) = options.login {
+        body.extend(string(name));
+        body.extend(string(password));
     }
     packet(0x10, &body)
 }
