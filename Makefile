@@ -49,7 +49,7 @@ generate: ## makes the page's types from the gateway's messages
 
 clean: ## removes what was built, not ./data
 	cargo clean
-	rm -rf $(PAGE)/dist $(PAGE)/node_modules .venv tests/output
+	rm -rf $(PAGE)/dist $(PAGE)/node_modules .venv tests/output tests/peers/node_modules
 
 tools:
 	@scripts/check-tools

@@ -1,7 +1,7 @@
 //! `nodebus up`: every part in one process, joined over loopback by mTLS MQTT as they are over a
 //! network.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -81,6 +81,13 @@ fn defaults(data: &Path) -> Settings {
     settings.bus.data = Some(data.join("bus"));
     settings.bus.plain_listen = Some(SocketAddr::from(([127, 0, 0, 1], 1883)));
     settings.bus.anonymous = Some(bus_broker::Role::Viewer);
+    // Who made the first password wants to use it.
+    let passwords = pki.join("passwd");
+    if passwords.is_file() {
+        settings.bus.passwords = Some(passwords);
+        settings.bus.password_listen = Some(any(8884));
+        settings.bus.wss_listen = Some(any(8084));
+    }
     settings.coap_bridge.pki = pki.join("bridge/coap");
     // Whoever has made a key for a node, or a certificate for the bridge to show to nodes, wants DTLS.
     settings.coap_bridge.psk = Some(pki.join("psk")).filter(|file| file.exists());
@@ -91,6 +98,11 @@ fn defaults(data: &Path) -> Settings {
     settings.ws_bridge.pki = pki.join("bridge/ws");
     settings.dashboard_gw.pki = pki.join("dashboard/dashboard");
     settings
+}
+
+/// A port at all addresses of this machine.
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
 }
 
 fn make_data_folder(data: &Path) -> Result<(), Failure> {
@@ -294,9 +306,9 @@ fn greeting(data: &Path, at: &Addresses, admin: &Admin, base: &str) -> String {
         String::new(),
     ];
     for listener in admin.listeners() {
-        let suffix = match listener.scheme {
-            "ws" => "/node",
-            "http" | "https" => "/",
+        let suffix = match (listener.name, listener.scheme) {
+            ("WebSocket nodes", _) => "/node",
+            (_, "http" | "https") => "/",
             _ => "",
         };
         lines.push(format!(

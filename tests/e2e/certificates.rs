@@ -205,7 +205,7 @@ fn the_dashboard_is_served_over_https_with_a_certificate_of_its_own() {
     let system = System::start(&["--set", &set]);
     let days = system.metric(EXPIRY, &labels("dashboard-server", "page")) / DAY;
     assert!((396.0..=397.0).contains(&days), "{days}");
-    let url = format!("https://{}/api/v1/nodes", system.https());
+    let url = format!("https://{}/api/v1/nodes", system.dashboard());
     let mut curl = std::process::Command::new("curl");
     curl.args(["-sS", "--fail", "--max-time", "20", "--cacert"]);
     let (code, out, err) = crate::harness::run(curl.arg(folder.join("ca.pem")).arg(url));

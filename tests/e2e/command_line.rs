@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::process::Command;
 
-use crate::harness::run;
+use crate::harness::{add_password, run};
 
 fn nodebus(args: &[&str]) -> (i32, String, String) {
     run(Command::new(env!("CARGO_BIN_EXE_nodebus"))
@@ -26,10 +26,14 @@ fn a_taken_port_is_named_with_the_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let data = tempfile::tempdir().unwrap();
+    add_password(&data.path().join("pki"), "viewer", "ann", "secret");
     let data = data.path().to_str().unwrap();
     let free = [
         "bus.listen",
+        "bus.password_listen",
+        "bus.wss_listen",
         "bus.plain_listen",
+        "bus.ws_listen",
         "ws_bridge.listen",
         "dashboard_gw.listen",
     ];

@@ -169,7 +169,7 @@ fn where_dtls_is_required_nothing_else_is_taken() {
 #[test]
 fn without_keys_nothing_listens_for_dtls() {
     let system = System::start(&[]);
-    assert!(!system.listens("coaps"));
+    assert!(!system.listens("CoAP over DTLS"));
 }
 
 #[test]

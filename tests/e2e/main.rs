@@ -18,6 +18,7 @@ mod coap_nodes;
 mod command_line;
 mod content_formats;
 mod dtls;
+mod listeners;
 mod liveness;
 mod mqtt_clients;
 mod outages;

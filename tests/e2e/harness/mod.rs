@@ -12,7 +12,7 @@ pub(crate) use mqtt::{Identity, Subscriber, publish};
 pub(crate) use outage::{Keeper, Outage};
 pub(crate) use peers::{Browser, CoapNode, PyaiotClient, WsNode, coap_post, coap_post_from};
 pub(crate) use process::{Process, run};
-pub(crate) use system::{Distributed, Fleet, System, certgen, http_get};
+pub(crate) use system::{Distributed, Fleet, System, add_password, certgen, http_get};
 
 /// How long anything may take before the test has failed; far more than it should take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -50,6 +50,13 @@ pub(crate) fn http_get(address: SocketAddr, path: &str) -> Option<(String, Strin
         .map(|(head, body)| (head.to_owned(), body.to_owned()))
 }
 
+/// The listeners that a system may have, by their names in the greeting.
+const MTLS: &str = "MQTT over mTLS";
+const PASSWORD: &str = "MQTT with password";
+const WSS: &str = "MQTT over WSS";
+const PLAIN: &str = "MQTT without TLS";
+const WS: &str = "MQTT over WS";
+
 /// `nodebus up` on free ports, with its own data folder.
 pub(crate) struct System {
     pub(crate) process: Process,
@@ -75,6 +82,25 @@ impl System {
         }
     }
 
+    /// Starts it with the listeners that need a password: root, an admin, has the one `secret`.
+    pub(crate) fn with_password(args: &[&str]) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        add_password(&data.path().join("pki"), "admin", "root", "secret");
+        let open = ["bus.password_listen", "bus.wss_listen"].map(free);
+        let args: Vec<_> = open
+            .iter()
+            .flatten()
+            .map(String::as_str)
+            .chain(args.iter().copied())
+            .collect();
+        let (process, listeners) = start_up(data.path(), &args);
+        Self {
+            process,
+            listeners,
+            data,
+        }
+    }
+
     /// Ends it without a warning and starts it again with the same data folder.
     pub(crate) fn kill_and_restart(&mut self) {
         self.process.kill();
@@ -82,29 +108,41 @@ impl System {
         (self.process, self.listeners) = start_up(self.data.path(), &[]);
     }
 
-    fn address(&self, scheme: &str) -> SocketAddr {
-        self.listeners[scheme]
+    fn address(&self, name: &str) -> SocketAddr {
+        self.listeners[name]
     }
 
     pub(crate) fn mqtts(&self) -> SocketAddr {
-        self.address("mqtts")
+        self.address(MTLS)
+    }
+
+    pub(crate) fn password(&self) -> SocketAddr {
+        self.address(PASSWORD)
+    }
+
+    pub(crate) fn mqtt_wss(&self) -> SocketAddr {
+        self.address(WSS)
     }
 
     pub(crate) fn mqtt(&self) -> SocketAddr {
-        self.address("mqtt")
+        self.address(PLAIN)
+    }
+
+    pub(crate) fn mqtt_ws(&self) -> SocketAddr {
+        self.address(WS)
     }
 
     pub(crate) fn coap(&self) -> SocketAddr {
-        self.address("coap")
+        self.address("CoAP")
     }
 
     pub(crate) fn coaps(&self) -> SocketAddr {
-        self.address("coaps")
+        self.address("CoAP over DTLS")
     }
 
-    /// Whether there is a listener with this scheme.
-    pub(crate) fn listens(&self, scheme: &str) -> bool {
-        self.listeners.contains_key(scheme)
+    /// Whether there is a listener with this name.
+    pub(crate) fn listens(&self, name: &str) -> bool {
+        self.listeners.contains_key(name)
     }
 
     pub(crate) fn pki(&self) -> PathBuf {
@@ -112,16 +150,11 @@ impl System {
     }
 
     pub(crate) fn ws(&self) -> SocketAddr {
-        self.address("ws")
+        self.address("WebSocket nodes")
     }
 
     pub(crate) fn dashboard(&self) -> SocketAddr {
         self.address("dashboard")
-    }
-
-    /// The dashboard, when it has a certificate.
-    pub(crate) fn https(&self) -> SocketAddr {
-        self.address("https")
     }
 
     pub(crate) fn admin(&self) -> SocketAddr {
@@ -162,6 +195,21 @@ impl System {
     }
 }
 
+/// The arguments for any free port.
+fn free(key: &str) -> [String; 2] {
+    ["--set".to_owned(), format!("{key}=127.0.0.1:0")]
+}
+
+/// Gives a name a password by certgen.
+pub(crate) fn add_password(pki: &Path, role: &str, name: &str, password: &str) {
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), password).unwrap();
+    let file = secret.path().to_str().unwrap();
+    let args = ["passwd", "add", role, name, "--password-file", file];
+    let (code, out, err) = certgen(pki, &args);
+    assert_eq!(code, 0, "{out}{err}");
+}
+
 fn start_up(data: &Path, args: &[&str]) -> (Process, HashMap<String, SocketAddr>) {
     let mut command = nodebus();
     command.arg("up").arg("--data").arg(data);
@@ -174,7 +222,7 @@ fn start_up(data: &Path, args: &[&str]) -> (Process, HashMap<String, SocketAddr>
         "ws_bridge.listen",
         "dashboard_gw.listen",
     ] {
-        command.args(["--set", &format!("{key}=127.0.0.1:0")]);
+        command.args(free(key));
     }
     command.args(args);
     let mut process = Process::start("nodebus up", &mut command);
@@ -197,17 +245,12 @@ pub(super) fn metric(admin: SocketAddr, name: &str, labels: &str) -> f64 {
         .sum()
 }
 
-/// `  <name>  <scheme>://<address>/...` of the greeting; the two HTTP listeners go by their names.
+/// `  <name>  <scheme>://<address>/...` of the greeting.
 fn listener(line: &str) -> Option<(String, SocketAddr)> {
     let (name, url) = line.trim().rsplit_once(' ')?;
-    let (scheme, rest) = url.split_once("://")?;
+    let (_, rest) = url.split_once("://")?;
     let address = rest.split('/').next()?.parse().ok()?;
-    let key = if scheme == "http" {
-        name.trim()
-    } else {
-        scheme
-    };
-    Some((key.to_owned(), address))
+    Some((name.trim().to_owned(), address))
 }
 
 /// A process per part, on one machine, each with only its own key.
