@@ -44,6 +44,12 @@ pub struct Config {
     /// A resource that neither pushes nor notifies is read so often; 1 s to 24 h.
     #[serde(with = "duration")]
     pub poll_interval: Duration,
+    /// A node is asked for its list of resources again so often, to see whether it has changed; 10 s to
+    /// 24 h.
+    #[serde(with = "duration")]
+    pub rediscover_interval: Duration,
+    /// The network interface on which nodes are heard and asked, such as `wpan0`; left out: all.
+    pub interface: Option<String>,
     /// How many nodes are known at the most, about 2 KiB each.
     pub max_nodes: usize,
     /// How many of them are at one address (IPv6: one /64) at the most.
@@ -87,6 +93,8 @@ impl Default for Config {
             max_time: Duration::from_secs(120),
             forget_after: Duration::from_secs(24 * 3600),
             poll_interval: Duration::from_secs(30),
+            rediscover_interval: Duration::from_secs(600),
+            interface: None,
             max_nodes: 100_000,
             max_nodes_per_address: 20_000,
             max_discoveries: 256,
@@ -117,6 +125,11 @@ impl Config {
         let ranges = [
             ("max_time", day(self.max_time), "1s to 24h"),
             ("poll_interval", day(self.poll_interval), "1s to 24h"),
+            (
+                "rediscover_interval",
+                (10..=24 * 3600).contains(&self.rediscover_interval.as_secs()),
+                "10s to 24h",
+            ),
             (
                 "forget_after",
                 self.forget_after.as_secs() >= 1,
@@ -161,6 +174,7 @@ impl Config {
         Ok(Rules {
             max_time: self.max_time,
             poll_interval: self.poll_interval,
+            rediscover_interval: self.rediscover_interval,
             max_nodes: self.max_nodes,
             max_nodes_per_address: self.max_nodes_per_address,
             max_discoveries: self.max_discoveries,

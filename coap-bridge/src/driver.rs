@@ -29,6 +29,8 @@ use crate::socket::Socket;
 use credentials::{Credentials, Sources};
 use secure::Secure;
 
+/// ENODEV of Linux: what binding to an interface gives that is not there.
+const NO_SUCH_DEVICE: i32 = 19;
 /// Batches of datagrams taken in one turn before deadlines, orders and reports are looked at again.
 const BATCHES_PER_TURN: usize = 8;
 /// Orders taken in one turn.
@@ -69,6 +71,17 @@ pub enum StartError {
     BindSecure {
         /// What was to be bound.
         address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no such interface.
+    #[error(
+        "there is no network interface {interface}: set coap_bridge.interface to one that `ip link` \
+         lists, or leave it out"
+    )]
+    Interface {
+        /// The setting.
+        interface: String,
         /// What the system said.
         source: io::Error,
     },
@@ -125,11 +138,20 @@ struct Files {
 impl Doors {
     fn open(config: &Config) -> Result<Self, StartError> {
         let rules = config.check()?;
-        let bind = |source| StartError::Bind {
-            address: config.listen,
-            source,
+        let bind = |source: io::Error| match &config.interface {
+            Some(interface) if source.raw_os_error() == Some(NO_SUCH_DEVICE) => {
+                StartError::Interface {
+                    interface: interface.clone(),
+                    source,
+                }
+            }
+            _ => StartError::Bind {
+                address: config.listen,
+                source,
+            },
         };
-        let socket = Socket::bind(config.listen).map_err(bind)?;
+        let interface = config.interface.as_deref();
+        let socket = Socket::bind(config.listen, interface).map_err(bind)?;
         let (metrics, dtls_metrics) = (Metrics::default(), dtls::Metrics::default());
         let mut bridge = Bridge::new(rules, StdRng::from_os_rng(), metrics.clone());
         let mut started = Started {

@@ -29,11 +29,11 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Binds a socket, for IPv4 and IPv6 when the address is `[::]`.
+    /// Binds a socket, for IPv4 and IPv6 when the address is `[::]`; given an interface, for that alone.
     ///
     /// # Errors
-    /// The address is taken, or the system knows no such one.
-    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+    /// The address is taken, or the system knows no such one, or no such interface.
+    pub(crate) fn bind(address: SocketAddr, interface: Option<&str>) -> io::Result<Self> {
         let domain = Domain::for_address(address);
         let socket = socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
@@ -47,6 +47,9 @@ impl Socket {
             if let Err(error) = set {
                 tracing::debug!(%error, "a buffer of the socket keeps its size");
             }
+        }
+        if let Some(interface) = interface {
+            socket.bind_device(Some(interface.as_bytes()))?;
         }
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
@@ -219,7 +222,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_leaves_from_the_address_that_was_addressed() {
         for listens in ["[::]:0", "0.0.0.0:0"] {
-            let mut socket = Socket::bind(listens.parse().unwrap()).unwrap();
+            let mut socket = Socket::bind(listens.parse().unwrap(), None).unwrap();
             let port = socket.local_addr().unwrap().port();
             for host in [5, 6, 1] {
                 let node = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -241,7 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn datagrams_come_one_by_one_whatever_the_system_joins() {
-        let mut socket = Socket::bind("[::1]:0".parse().unwrap()).unwrap();
+        let mut socket = Socket::bind("[::1]:0".parse().unwrap(), None).unwrap();
         let node = UdpSocket::bind("[::1]:0").await.unwrap();
         node.connect(socket.local_addr().unwrap()).await.unwrap();
         let sent: Vec<Vec<u8>> = (0..200).map(|n| vec![n; usize::from(n) % 7]).collect();

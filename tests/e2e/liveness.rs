@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::harness::{Browser, CoapNode, Distributed, PyaiotClient, System, publish, wait_for};
+use crate::harness::{
+    Browser, CoapNode, Distributed, PyaiotClient, System, coap_post_from, publish, wait_for,
+};
 
 #[test]
 fn a_silent_node_is_offline_in_every_view() {
@@ -88,6 +90,46 @@ fn a_restarted_bus_is_found_again_by_everybody() {
     let after = parts.subscribe("nodebus/v1/#");
     after.wait_for_member("nodes/deep/res/temperature", "v", &json!(25.5));
     after.wait_for_member("nodes/deep/status", "state", &json!("online"));
+}
+
+#[test]
+fn two_bridges_that_hear_one_node_do_not_fight_over_it() {
+    let parts = Distributed::start();
+    let (_attic, attic) = parts.second_coap_bridge("attic");
+    let local = |port: u16| ([127, 0, 0, 1], port).into();
+    let all = parts.subscribe("nodebus/v1/#");
+    let source = 30_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    let say = |bridge: u16, path: &str, text: &str| {
+        coap_post_from(local(bridge), path, text, source);
+    };
+    say(parts.coap, "alive", "alive:both");
+    all.wait_for_member("nodes/both", "bridge", &json!("coap"));
+    for value in 1..6 {
+        say(attic, "alive", "alive:both");
+        say(attic, "server", "temperature:99");
+        say(parts.coap, "alive", "alive:both");
+        say(parts.coap, "server", &format!("temperature:{value}"));
+    }
+    all.wait_for_member("nodes/both/res/temperature", "v", &json!(5));
+    let messages = all.messages();
+    let said = |text: &str| messages.iter().filter(|(_, _, p)| p.contains(text)).count();
+    assert_eq!(said("node_new"), 1);
+    assert_eq!(
+        (said(r#""bridge":"attic""#), said("99")),
+        (0, 0),
+        "{messages:?}"
+    );
+
+    parts.coap_bridge.kill();
+    all.wait_for_member("bridges/coap/status", "state", &json!("offline"));
+    wait_for("the other bridge to take over", || {
+        say(attic, "alive", "alive:both");
+        let now = parts.subscribe("nodebus/v1/nodes/both");
+        let bridge = now.wait_for("nodes/both", |node| Some(node["bridge"].clone()));
+        (bridge == "attic").then_some(())
+    });
+    say(attic, "server", "temperature:7");
+    all.wait_for_member("nodes/both/res/temperature", "v", &json!(7));
 }
 
 #[test]

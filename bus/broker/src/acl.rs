@@ -250,6 +250,7 @@ mod tests {
                 "b/nodes/+/res/+/set",
                 "b/nodes/n/cmd/+",
                 "b/nodes/#",
+                "b/bridges/+/status",
                 "homeassistant/status",
             ],
             &["#", "b/#", "b/bridges/#", "b/events", "homeassistant/#"],

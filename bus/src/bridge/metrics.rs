@@ -15,6 +15,8 @@ pub(super) enum Reason {
     TooManyNodes,
     /// The node has as many resources as it may, or the path is too long.
     TooManyResources,
+    /// Another bridge holds the node, which is heard here too.
+    HeldElsewhere,
     /// It was about a node that is not known.
     UnknownNode,
     /// A request arrived as a retained message: it is stale.

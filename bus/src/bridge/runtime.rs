@@ -5,7 +5,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::queue::{Queue, StoreError};
-use super::registry::{RESTORE_TIMEOUT, Registry, filters, restore_filters};
+use super::registry::{RESTORE_TIMEOUT, Registry, filters, restore_filters, status_filter};
 use super::{BridgeConfig, ORDER_QUEUE, Order, REPORT_QUEUE, Report, ReportError};
 use crate::admin::{Admin, Readiness};
 use crate::session::{
@@ -96,10 +96,7 @@ pub fn start(
     registry.register_metrics(admin);
     let (queue, kept) = Queue::open(&config.queue, registry.metrics())?;
     registry.restore_kept(&kept, now());
-    let filters = filters(&config)
-        .into_iter()
-        .chain(restore_filters(&config))
-        .collect();
+    let filters = filters(&config);
     let will = Some(Registry::offline(&config, None));
     let (session, inbox) = session::start(
         SessionConfig {
@@ -125,6 +122,7 @@ pub fn start(
         readiness,
         hold_reports,
         hold_queue: None,
+        watches_others: false,
     };
     shutdown.spawn_vital(protocol, runtime.run());
     Ok(driver)
@@ -143,6 +141,7 @@ struct Runtime {
     hold_reports: Option<Instant>,
     /// The queue waits so long after a connect for the bus to tell what it knows.
     hold_queue: Option<Instant>,
+    watches_others: bool,
 }
 
 /// What can't go on.
@@ -159,6 +158,7 @@ impl Runtime {
         let mut reports = Vec::with_capacity(REPORTS_PER_TURN);
         loop {
             let blocked = self.drain();
+            self.watch_others();
             let (restoring, holding) = (self.registry.is_restoring(), self.hold_reports.is_some());
             let held = [self.hold_reports, self.hold_queue];
             let deadline = held.into_iter().chain([self.registry.poll_timeout()]);
@@ -244,6 +244,14 @@ impl Runtime {
         self.hold_queue = None;
         for filter in restore_filters(&self.config) {
             self.session.unsubscribe(&filter);
+        }
+    }
+
+    /// Other bridges hear the same nodes: how are those?
+    fn watch_others(&mut self) {
+        let wanted = self.registry.wants_all_statuses() && !self.registry.is_restoring();
+        if wanted && !std::mem::replace(&mut self.watches_others, true) {
+            self.session.subscribe(&status_filter(&self.config));
         }
     }
 

@@ -29,8 +29,8 @@ impl Secure {
         metrics: Metrics,
     ) -> Result<Self, StartError> {
         let address = config.dtls_listen;
-        let socket =
-            Socket::bind(address).map_err(|source| StartError::BindSecure { address, source })?;
+        let socket = Socket::bind(address, config.interface.as_deref())
+            .map_err(|source| StartError::BindSecure { address, source })?;
         let (limits, rng) = (config.dtls(), StdRng::from_os_rng());
         let server = Server::new(limits, keys, trust, rng, metrics, now().mono)
             .map_err(|error| StartError::Dtls(error.to_string()))?;

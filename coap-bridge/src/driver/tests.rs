@@ -1,5 +1,6 @@
 //! The bridge over real UDP, without a bus.
 
+use std::net::SocketAddrV6;
 use std::time::Duration;
 
 use bus::bridge::registry::Registry;
@@ -269,6 +270,76 @@ async fn ipv4_and_ipv6_nodes_share_the_socket_and_floods_of_rubbish_change_nothi
         assert_eq!(announced, uid);
     }
     assert!(bench.admin.metrics().contains("malformed"));
+}
+
+/// The name of an interface, and its link-local address with the zone.
+fn link_local() -> Option<(String, SocketAddr)> {
+    let interfaces = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    interfaces.lines().find_map(|line| {
+        let mut fields = line.split_whitespace();
+        let ip = u128::from_str_radix(fields.next()?, 16).ok()?;
+        let zone = u32::from_str_radix(fields.next()?, 16).ok()?;
+        let name = fields.nth(3)?;
+        let address = SocketAddrV6::new(ip.into(), 0, 0, zone);
+        let is_link_local = address.ip().is_unicast_link_local();
+        is_link_local.then(|| (name.to_owned(), address.into()))
+    })
+}
+
+#[tokio::test]
+async fn a_node_with_a_link_local_address_is_answered_and_asked_on_its_interface() {
+    let Some((interface, at)) = link_local() else {
+        eprintln!("SKIPPED: no interface has a link-local address");
+        return;
+    };
+    let config = Config {
+        listen: "[::]:0".parse().unwrap(),
+        interface: Some(interface),
+        ..Config::default()
+    };
+    let mut bench = Bench::with(config);
+    let socket = UdpSocket::bind(at).await.unwrap();
+    let expected = socket.local_addr().unwrap().to_string();
+    assert!(expected.contains('%'), "{expected}");
+    let mut bridge = at;
+    bridge.set_port(bench.address.port());
+    // Nodes of other interfaces are not heard.
+    let stranger = UdpSocket::bind("[::1]:0").await.unwrap();
+    let datagram = b"\x51\x02\x00\x01\x07\xb5alive\xffalive:stranger";
+    let sent = stranger.send_to(datagram, ("::1", bridge.port()));
+    sent.await.unwrap();
+    bench
+        .shutdown
+        .spawn(async move { serve_node(socket, bridge, "n1").await });
+    let announced = bench.report(|report| match report {
+        Report::Announce { uid, address, .. } => {
+            assert_eq!(uid.as_str(), "n1");
+            (*address == expected).then_some(())
+        }
+        _ => None,
+    });
+    announced.await;
+    assert_eq!(bench.reading("led").await, json!(0));
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_named() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let config = Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        interface: Some("wpan9".to_owned()),
+        ..Config::default()
+    };
+    let opened = runtime
+        .unwrap()
+        .block_on(async { Doors::open(&config).map(drop) });
+    let error = opened.unwrap_err().to_string();
+    assert!(
+        error.starts_with("there is no network interface wpan9"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

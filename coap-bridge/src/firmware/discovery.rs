@@ -178,6 +178,7 @@ impl Bridge {
         discovery.fallback = None;
         discovery.source = peer;
         discovery.reset = reset;
+        discovery.routine = false;
         discovery.not_before = Some(now.mono + MIN_INTERVAL);
         self.queue.push(uid.clone(), block);
         self.start_discoveries(now);
@@ -264,21 +265,27 @@ impl Bridge {
         let Some(node) = self.nodes.get_mut(uid) else {
             return;
         };
-        let useless = node.list(&resources);
-        for id in useless {
-            self.drop_request(uid, id, now);
+        node.discovery.listed_at = Some(now.mono);
+        let by_routine = node.discovery.routine && node.discovery.asked_by.is_empty();
+        let unchanged = by_routine && node.has_list(&resources);
+        if !unchanged {
+            let useless = node.list(&resources);
+            for id in useless {
+                self.drop_request(uid, id, now);
+            }
+            self.report(Report::Resources {
+                uid: uid.clone(),
+                resources,
+            });
         }
-        self.report(Report::Resources {
-            uid: uid.clone(),
-            resources,
-        });
         let answer = Answer {
             status: AckStatus::Ok,
             code: Some(Code::CONTENT.to_string()),
             v: None,
             error: None,
         };
-        self.end_discovery(uid, &answer, "found", now);
+        let outcome = if unchanged { "unchanged" } else { "found" };
+        self.end_discovery(uid, &answer, outcome, now);
     }
 
     /// Notes where a node's server is, and tells the bus.

@@ -61,6 +61,8 @@ pub(crate) struct Rules {
     pub(crate) max_time: Duration,
     /// A resource is read when its value is so old.
     pub(crate) poll_interval: Duration,
+    /// A node is asked for its list again when that is so old.
+    pub(crate) rediscover_interval: Duration,
     /// How many nodes are taken.
     pub(crate) max_nodes: usize,
     /// How many nodes are taken at one address, or one /64.

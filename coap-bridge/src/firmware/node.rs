@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bus::bridge as orders;
 use bus::payload::Resource;
 
+use super::Rules;
 use super::places::{self, Host, Seat};
 use super::wire::Profile;
 use crate::block::Block;
@@ -23,6 +24,8 @@ pub(super) struct Entry {
     pub(super) fresh: Option<Instant>,
     /// The node does not let it be read.
     pub(super) unreadable: bool,
+    /// The node said that it has no such resource, although its list has.
+    pub(super) missing: bool,
     /// The Content-Format of the last response.
     pub(super) format: Option<u16>,
     /// The node notifies of it under this request.
@@ -70,6 +73,10 @@ pub(super) struct Discovery {
     pub(super) failures: u32,
     /// One has succeeded since the bridge knows the node.
     pub(super) done: bool,
+    /// When the node gave its list last.
+    pub(super) listed_at: Option<Instant>,
+    /// It was begun to see whether the list has changed, and for nothing else.
+    pub(super) routine: bool,
 }
 
 /// What a node is being asked.
@@ -175,15 +182,36 @@ impl Node {
             .collect()
     }
 
+    /// Whether this is the list that it gave before.
+    pub(super) fn has_list(&self, list: &[Resource]) -> bool {
+        let known = self
+            .resources
+            .values()
+            .filter_map(|entry| entry.listed.as_ref());
+        let mut known: Vec<_> = known.collect();
+        let mut list: Vec<_> = list.iter().collect();
+        known.sort_by(|a, b| a.path.cmp(&b.path));
+        list.sort_by(|a, b| a.path.cmp(&b.path));
+        known == list
+    }
+
     /// Nothing is being asked of it, or waits to be.
     pub(super) fn is_idle(&self) -> bool {
         self.current.is_none() && self.reads.is_empty() && self.discovery.turn == Turn::None
     }
 
-    /// When something is to be read again.
-    pub(super) fn next_poll(&self, interval: Duration, now: Instant) -> Option<Instant> {
+    /// When something is to be read again, or the list.
+    pub(super) fn next_poll(&self, rules: &Rules, now: Instant) -> Option<Instant> {
         let entries = self.resources.values();
-        entries.filter_map(|entry| entry.due(interval, now)).min()
+        let values = entries.filter_map(|entry| entry.due(rules.poll_interval, now));
+        values.chain(self.list_due(rules)).min()
+    }
+
+    /// When it is to be asked for its list again.
+    pub(super) fn list_due(&self, rules: &Rules) -> Option<Instant> {
+        let listed_at = self.discovery.listed_at.filter(|_| self.discovery.done)?;
+        let due = listed_at + rules.rediscover_interval;
+        Some(self.discovery.not_before.map_or(due, |at| at.max(due)))
     }
 
     /// Queues what is to be read by `until`.

@@ -123,6 +123,7 @@ impl Bridge {
             .and_then(|node| node.resources.get_mut(path));
         if let Some(entry) = entry {
             entry.format = response.format();
+            entry.missing = false;
         }
         value.unwrap_or_default()
     }
@@ -164,6 +165,12 @@ impl Bridge {
             entry.fresh = Some(now.mono);
             let code = result.as_ref().map(|response| response.code);
             entry.unreadable |= code == Ok(Code::METHOD_NOT_ALLOWED);
+            let missing = code == Ok(Code::NOT_FOUND) && entry.listed.is_some();
+            if missing && !std::mem::replace(&mut entry.missing, missing) {
+                // The list is not true any more.
+                let due = now.mono.checked_sub(self.rules.rediscover_interval);
+                node.discovery.listed_at = due.or(node.discovery.listed_at);
+            }
         }
         if result.is_err() {
             // It does not answer: the rest is asked when its time comes again.

@@ -224,12 +224,11 @@ impl Bridge {
         if self.polls.contains(uid) {
             return;
         }
-        let interval = self.rules.poll_interval;
         let node = self
             .nodes
             .get(uid)
             .filter(|node| node.seat.server.is_some() && node.is_idle());
-        if let Some(at) = node.and_then(|node| node.next_poll(interval, now.mono)) {
+        if let Some(at) = node.and_then(|node| node.next_poll(&self.rules, now.mono)) {
             self.polls.set(uid.clone(), at.max(now.mono + MIN_POLL));
         }
     }
@@ -247,7 +246,14 @@ impl Bridge {
             // The next sign of life begins anew.
             return;
         }
+        let list_is_due = node.list_due(&self.rules).is_some_and(|at| at <= now.mono);
         node.queue_reads(interval, now.mono + MIN_POLL, now.mono);
+        if list_is_due && node.discovery.turn == Turn::None {
+            self.discover(uid, None, false, now);
+            if let Some(node) = self.nodes.get_mut(uid) {
+                node.discovery.routine = true;
+            }
+        }
         self.pump(uid, now);
         self.arm_poll(uid, now);
     }

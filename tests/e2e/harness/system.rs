@@ -301,6 +301,18 @@ impl Distributed {
         self.coap_bridge = start_coap_bridge(self.pki.path(), self.mqtts, self.coap);
     }
 
+    /// A second CoAP bridge, of this name, and its port.
+    pub(crate) fn second_coap_bridge(&self, name: &str) -> (Process, u16) {
+        let (code, out, err) = certgen(self.pki.path(), &["issue", "bridge", name]);
+        assert_eq!(code, 0, "{out}{err}");
+        let port = free_udp_port();
+        let pki = self.pki.path().join("bridge").join(name);
+        let url = format!("mqtts://localhost:{}", self.mqtts);
+        let name = format!("coap_bridge.name={name}");
+        let process = part("coap-bridge", pki, port, &["--bus", &url, "--set", &name]);
+        (process, port)
+    }
+
     pub(crate) fn restart_dashboard_gw(&mut self) {
         self.dashboard_gw = start_dashboard_gw(self.pki.path(), self.mqtts, self.dashboard);
     }

@@ -81,7 +81,7 @@ impl Registry {
     fn ours(&self, id: &NodeId) -> Option<&Uid> {
         match self.ids.get(id)? {
             super::Holder::Ours(uid) => Some(uid),
-            super::Holder::Other { .. } => None,
+            super::Holder::Other(_) => None,
         }
     }
 

@@ -10,6 +10,7 @@
 
 mod commands;
 mod kept;
+mod others;
 mod output;
 mod restore;
 #[cfg(test)]
@@ -30,8 +31,9 @@ use crate::payload::{BridgeStatus, Event, EventType, Resource, State};
 use crate::session::{Message, Publication};
 use crate::time::{Now, Timestamp};
 use crate::topic::Topic;
+use others::{Other, Others};
 use output::Output;
-pub use restore::{RESTORE_TIMEOUT, filters, restore_filters};
+pub use restore::{RESTORE_TIMEOUT, filters, restore_filters, status_filter};
 
 /// The bridge's own status follows the number of its nodes after so long at the most.
 const STATUS_DELAY: Duration = Duration::from_secs(1);
@@ -40,7 +42,7 @@ const STATUS_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 enum Holder {
     Ours(Uid),
-    Other { uid: String, protocol: String },
+    Other(Other),
 }
 
 /// The machine. See the module for the order of calls.
@@ -49,6 +51,7 @@ pub struct Registry {
     config: BridgeConfig,
     nodes: HashMap<Uid, Node>,
     ids: HashMap<NodeId, Holder>,
+    others: Others,
     timers: BTreeSet<(Instant, Uid)>,
     requests: Requests,
     output: Output,
@@ -68,6 +71,7 @@ impl Registry {
             config,
             nodes: HashMap::new(),
             ids: HashMap::new(),
+            others: Others::default(),
             timers: BTreeSet::new(),
             requests: Requests::default(),
             output: Output::default(),
@@ -207,7 +211,7 @@ impl Registry {
     fn node_mut(&mut self, id: &NodeId) -> Option<&mut Node> {
         match self.ids.get(id)? {
             Holder::Ours(uid) => self.nodes.get_mut(uid),
-            Holder::Other { .. } => None,
+            Holder::Other(_) => None,
         }
     }
 
@@ -218,9 +222,12 @@ impl Registry {
         };
         match topic {
             Topic::Node(id) => self.restore_descriptor(&id, message, now),
-            Topic::NodeStatus(id) => self.restore_status(&id, message, now),
+            Topic::NodeStatus(id) => {
+                self.handle_other_status(&id, message);
+                self.restore_status(&id, message, now);
+            }
             Topic::Resources(id) => self.restore_resources(&id, message),
-            Topic::BridgeStatus(_) => self.finish_restoring(),
+            Topic::BridgeStatus(bridge) => self.handle_bridge_status(bridge, message),
             topic @ (Topic::Set(..) | Topic::Get(..) | Topic::Command(..)) => {
                 self.handle_request(topic, message, now);
             }
@@ -333,19 +340,24 @@ impl Registry {
             self.seen(&uid, now);
             return;
         }
+        if self.is_held_elsewhere(&uid) {
+            return self.leave_to_other(&uid);
+        }
         if self.nodes.len() >= self.config.max_nodes {
             self.metrics.dropped(Reason::TooManyNodes);
             return;
         }
         let id = self.free_id(&uid);
         let mut node = Node::new(node::descriptor(id, &uid, address, &self.config, now), now);
+        let known_since = self.known_elsewhere_since(&uid);
+        node.descriptor.first_seen = known_since.unwrap_or(now.wall);
         // Whether it is new is known when the bus has told what it knows.
-        node.maybe_new = self.restoring;
+        node.maybe_new = self.restoring && known_since.is_none();
         node.on_bus = self.output.is_connected();
         self.insert(uid.clone(), node);
         self.unsaved.insert(uid.clone());
         self.publish_whole(&uid);
-        if !self.restoring {
+        if !self.restoring && known_since.is_none() {
             self.tell_new(&uid, now.wall);
         }
         self.status_due.get_or_insert(now.mono + STATUS_DELAY);
@@ -360,6 +372,7 @@ impl Registry {
         self.ids
             .insert(node.descriptor.id.clone(), Holder::Ours(uid.clone()));
         self.nodes.insert(uid.clone(), node);
+        self.others.forget(&uid);
         self.metrics
             .nodes
             .set(i64::try_from(self.nodes.len()).unwrap_or(i64::MAX));
@@ -372,10 +385,9 @@ impl Registry {
         let usable = |id: &NodeId| match self.ids.get(id) {
             None => true,
             Some(Holder::Ours(holder)) => holder == uid,
-            Some(Holder::Other {
-                uid: other,
-                protocol,
-            }) => other == uid.as_str() && protocol == self.config.protocol,
+            Some(Holder::Other(other)) => {
+                other.uid == uid.as_str() && other.protocol == self.config.protocol
+            }
         };
         if usable(&wanted) {
             return wanted;
@@ -500,14 +512,18 @@ impl Registry {
                 self.output.removal(topic);
             }
         }
-        self.metrics
-            .nodes
-            .set(i64::try_from(self.nodes.len()).unwrap_or(i64::MAX));
-        self.status_due.get_or_insert(now.mono + STATUS_DELAY);
+        self.count_nodes(now);
         self.orders.push_back(Order::Forget { uid: uid.clone() });
         for id in self.requests.of(uid) {
             self.fail_request(id, "the node was forgotten", now);
         }
+    }
+
+    /// The bridge's own status says how many there are.
+    fn count_nodes(&mut self, now: Now) {
+        let nodes = i64::try_from(self.nodes.len()).unwrap_or(i64::MAX);
+        self.metrics.nodes.set(nodes);
+        self.status_due.get_or_insert(now.mono + STATUS_DELAY);
     }
 
     /// One timer stands for a node; it is moved only when it must fire earlier, and moves itself on

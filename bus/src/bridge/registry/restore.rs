@@ -1,8 +1,8 @@
 //! What the bus still knows from before: our own nodes, and which levels other bridges hold.
 //!
 //! After the first connect the bridge reads its own retained topics back, so that a restart makes no
-//! node vanish and none new, even when what it kept itself is lost. The end of that reading is marked by the bridge's own status, which is
-//! subscribed to last and so arrives last.
+//! node vanish and none new, even when what it kept itself is lost. The end of that reading is marked
+//! by the bridge's own status: the status of bridges is subscribed to last and so arrives last.
 
 use std::time::Duration;
 
@@ -18,26 +18,37 @@ use crate::time::Now;
 /// read back later is merged.
 pub const RESTORE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Filters that are needed while restoring only, in this order, the mark last.
+/// Filters that are needed while restoring only.
 #[must_use]
 pub fn restore_filters(config: &BridgeConfig) -> Vec<String> {
-    let mark = format!("bridges/{}/status", config.name);
-    ["nodes/+/status", "nodes/+/resources", &mark]
+    [NODE_STATUS, "nodes/+/resources"]
         .map(|rest| config.base.join(rest))
         .to_vec()
 }
 
-/// Filters that are needed all the time.
+const NODE_STATUS: &str = "nodes/+/status";
+
+/// The filter of what [`Registry::wants_all_statuses`] wants.
+#[must_use]
+pub fn status_filter(config: &BridgeConfig) -> String {
+    config.base.join(NODE_STATUS)
+}
+
+/// All filters, in the order in which they are to be subscribed to.
 #[must_use]
 pub fn filters(config: &BridgeConfig) -> Vec<String> {
-    [
+    let always = [
         "nodes/+/res/+/set",
         "nodes/+/res/+/get",
         "nodes/+/cmd/+",
         "nodes/+",
-    ]
-    .map(|rest| config.base.join(rest))
-    .to_vec()
+    ];
+    let always = always.map(|rest| config.base.join(rest)).into_iter();
+    let mark = config.base.join("bridges/+/status");
+    always
+        .chain(restore_filters(config))
+        .chain([mark])
+        .collect()
 }
 
 impl Registry {
@@ -83,10 +94,7 @@ impl Registry {
 
     pub(super) fn restore_descriptor(&mut self, id: &NodeId, message: &Message, now: Now) {
         if message.payload.is_empty() {
-            if matches!(self.ids.get(id), Some(Holder::Other { .. })) {
-                self.ids.remove(id);
-            }
-            return;
+            return self.forget_other(id);
         }
         let Ok(descriptor) = serde_json::from_slice::<Descriptor>(&message.payload) else {
             return;
@@ -97,7 +105,7 @@ impl Registry {
         if descriptor.bridge == self.config.name {
             self.restore_own(descriptor, now);
         } else {
-            self.note_other(id, descriptor);
+            self.handle_other(id, descriptor, now);
         }
     }
 
@@ -117,36 +125,6 @@ impl Registry {
             self.unsaved.insert(uid.clone());
             self.insert(uid, Node::restored(descriptor, now));
         }
-    }
-
-    /// Another bridge publishes this node. If we had it, it has moved there.
-    fn note_other(&mut self, id: &NodeId, descriptor: Descriptor) {
-        if let Some(Holder::Ours(uid)) = self.ids.get(id) {
-            let same =
-                uid.as_str() == descriptor.uid && self.config.protocol == descriptor.protocol;
-            if !same {
-                tracing::warn!(node.id = %id, other = %descriptor.bridge, "two bridges publish different nodes under one id");
-                return;
-            }
-            let uid = uid.clone();
-            tracing::info!(node.id = %id, bridge = %descriptor.bridge, "node has moved to another bridge");
-            self.release(&uid);
-        }
-        let Descriptor { uid, protocol, .. } = descriptor;
-        self.ids.insert(id.clone(), Holder::Other { uid, protocol });
-    }
-
-    /// Drops a node without touching its topics: they are another bridge's now.
-    fn release(&mut self, uid: &Uid) {
-        let Some(node) = self.nodes.remove(uid) else {
-            return;
-        };
-        if let Some(at) = node.timer {
-            self.timers.remove(&(at, uid.clone()));
-        }
-        self.unsaved.insert(uid.clone());
-        self.output.forget(uid);
-        self.orders.push_back(Order::Forget { uid: uid.clone() });
     }
 
     pub(super) fn restore_status(&mut self, id: &NodeId, message: &Message, now: Now) {

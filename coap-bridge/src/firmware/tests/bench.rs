@@ -135,6 +135,7 @@ pub(super) fn rules() -> Rules {
     Rules {
         max_time: Duration::from_secs(120),
         poll_interval: Duration::from_secs(30),
+        rediscover_interval: Duration::from_secs(600),
         max_nodes: 1000,
         max_nodes_per_address: 1000,
         max_discoveries: 16,

@@ -128,7 +128,12 @@ fn what_nobody_pushes_is_polled_while_the_node_lives() {
     );
     bench.alive(SOURCE, "alive:a");
     bench.wait(Duration::from_secs(2));
-    assert_eq!(bench.server(SERVER).take_asked().len(), 5);
+    let asked = bench.server(SERVER).take_asked();
+    assert_eq!(
+        asked.len(),
+        5 + 1,
+        "each, and the list, which is old: {asked:?}"
+    );
     assert_eq!(bench.topic("nodes/a/status")["state"], "online");
 }
 
@@ -308,4 +313,56 @@ fn under_load_values_are_shed_before_signs_of_life() {
     bench.wait(Duration::from_secs(1));
     assert_eq!(bench.topic("nodes/b/status")["state"], "online");
     assert_eq!(bench.con(SOURCE, "server", "temp:1"), Some(Code::CHANGED));
+}
+
+#[test]
+fn a_list_that_changes_is_noticed() {
+    let mut bench = Bench::new();
+    let server = Server::new("</led>,</temp>", &[("led", "0"), ("temp", "20")]);
+    bench.servers.insert(addr(SERVER), server);
+    let alive_for = |bench: &mut Bench, rounds: usize| {
+        for _ in 0..rounds {
+            bench.alive(SOURCE, "alive:a");
+            bench.wait(Duration::from_secs(30));
+        }
+    };
+    alive_for(&mut bench, 19);
+    let lists = |bench: &mut Bench| {
+        let asked = bench.server(SERVER).take_asked();
+        asked
+            .iter()
+            .filter(|asked| *asked == "GET .well-known/core")
+            .count()
+    };
+    assert_eq!(lists(&mut bench), 1);
+    // Unchanged: nothing else is asked anew.
+    alive_for(&mut bench, 2);
+    let asked = bench.server(SERVER).take_asked();
+    let of_it = |what: &str| asked.iter().filter(|asked| *asked == what).count();
+    assert_eq!(
+        (of_it("GET .well-known/core"), of_it("GET led")),
+        (1, 2),
+        "{asked:?}"
+    );
+
+    let server = bench.server(SERVER);
+    server.list = "</led>,</door>".to_owned();
+    server.values.insert("door".to_owned(), "shut".to_owned());
+    alive_for(&mut bench, 21);
+    assert_eq!(bench.value("a", "door"), json!("shut"));
+    let names: Vec<_> = bench.topic("nodes/a/resources").as_array().unwrap().clone();
+    let names: Vec<_> = names.iter().map(|r| r["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["door", "led"]);
+
+    // A resource that is not there any more is a reason to ask at once.
+    let server = bench.server(SERVER);
+    server.take_asked();
+    server.list = "</led>".to_owned();
+    server.values.remove("door");
+    alive_for(&mut bench, 3);
+    assert_eq!(lists(&mut bench), 1);
+    assert_eq!(
+        bench.topic("nodes/a/resources").as_array().unwrap().len(),
+        1
+    );
 }
