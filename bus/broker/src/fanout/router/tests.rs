@@ -228,6 +228,20 @@ async fn sessions_that_share_a_link_do_not_disturb_each_other() {
     assert_eq!(wide.takes(7).await, [5, 6, 8, 9, 10, 12, 13]);
 }
 
+/// A filter that stayed for another's sake and is asked for again brings everything, also what came
+/// through a third one that is gone.
+#[tokio::test]
+async fn a_filter_that_is_asked_for_again_misses_nothing() {
+    let mut core = Core::new().await;
+    let (counter, link) = core.attach(&["a/+", "+/b", "c/b"]).await;
+    link.unsubscribe("+/b").unwrap();
+    link.unsubscribe("a/+").unwrap();
+    link.subscribe("+/b").await.unwrap();
+    core.publish("a/b", b"x");
+    core.publish("c/b", b"x");
+    assert_eq!(counter.takes(2).await, [1, 2]);
+}
+
 /// A sink that goes away while messages are on their way to it ends nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_goes_while_messages_come_takes_nothing_along() {
