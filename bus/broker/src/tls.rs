@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bus::tls::{ClientVerifier, Expiry, Identity, TlsError, VerifierError, provider};
 use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
@@ -76,17 +77,21 @@ impl Trust {
     }
 }
 
-/// With a configuration of its own come session tickets of its own: none outlives a reload, and
-/// none opens a listener that asks for more.
+/// Each configuration has a key of its own for its tickets: none outlives a reload, and none opens a
+/// listener that asks for more.
 fn server(
     identity: &Identity,
     verifier: Arc<dyn ClientCertVerifier>,
 ) -> Result<Arc<ServerConfig>, ServerTlsError> {
-    let config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|source| identity.unusable(source))?
         .with_client_cert_verifier(verifier)
         .with_single_cert(identity.chain.clone(), identity.key.clone_key())
         .map_err(|source| identity.unusable(source))?;
+    // What a client needs to come back without a full handshake is with the client, however many
+    // there are. One ticket is enough, since each connection brings the next.
+    config.ticketer = Ticketer::new().map_err(|source| identity.unusable(source))?;
+    config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
 }

@@ -1,7 +1,10 @@
 //! Certificates, revocations and the access list change while clients are connected.
 
+use std::sync::Arc;
+
 use bus_broker::Role;
 use rcgen::ExtendedKeyUsagePurpose;
+use rustls::HandshakeKind;
 use rustls_pki_types::CertificateDer;
 
 use crate::process::Process;
@@ -72,6 +75,44 @@ async fn a_revocation_ends_the_live_sessions_of_its_certificate_only() {
         .metric_reaches(handshakes, "certificate_revoked", 1.0)
         .await;
     assert_eq!(good.ping().await, []);
+}
+
+/// A client that was here comes back by its ticket, however many came meanwhile, and not after it
+/// was revoked.
+#[tokio::test]
+async fn a_session_of_tls_is_taken_up_again_until_a_reload() {
+    let authority = authority();
+    let none = revocations(&authority, &[]);
+    let broker = start(Role::Viewer, authority, Some(none), |_| {}).await;
+    let identity = |name: &str, serial: u64| {
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        let uri = format!("urn:nodebus:viewer:{name}");
+        certificate(&broker.authority, Some(&uri), usage, |params| {
+            params.serial_number = Some(serial.into());
+        })
+    };
+    let config = Arc::new(broker.client_config(Some(identity("one", 7))));
+    let kind = async || {
+        let mut client = broker.tls_with(config.clone()).await.unwrap();
+        client.connect(5, "one", &Options::default()).await;
+        client.into_stream().get_ref().1.handshake_kind()
+    };
+    assert_eq!(kind().await, Some(HandshakeKind::Full));
+    assert_eq!(kind().await, Some(HandshakeKind::Resumed));
+    for _ in 0..300 {
+        broker.tls_as(Some(identity("other", 8))).await.unwrap();
+    }
+    assert_eq!(kind().await, Some(HandshakeKind::Resumed));
+
+    broker.replace("crl.pem", &revocations(&broker.authority, &[7]));
+    broker.reloaded("certificates", "ok", 1.0).await;
+    if let Ok(mut again) = broker.tls_with(config.clone()).await {
+        assert_eq!(again.closed().await, None);
+    }
+    let handshakes = "bus_broker_handshakes_total";
+    broker
+        .metric_reaches(handshakes, "certificate_revoked", 1.0)
+        .await;
 }
 
 fn shown(client: Raw<TlsClient>) -> CertificateDer<'static> {

@@ -138,6 +138,14 @@ pub(crate) async fn start(
     }
 }
 
+async fn tls_handshake(
+    tcp: TcpStream,
+    config: Arc<rustls::ClientConfig>,
+) -> std::io::Result<TlsClient> {
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(config).connect(name, tcp).await
+}
+
 /// TLS of a client that trusts the authority and shows this certificate.
 pub(crate) fn client_config(
     authority: &Authority,
@@ -247,8 +255,17 @@ impl TestBroker {
         &self,
         identity: Option<(CertificateDer<'static>, KeyPair)>,
     ) -> std::io::Result<Raw<TlsClient>> {
+        let config = Arc::new(self.client_config(identity));
+        self.tls_with(config).await
+    }
+
+    /// With a configuration that may know sessions of TLS from before.
+    pub(crate) async fn tls_with(
+        &self,
+        config: Arc<rustls::ClientConfig>,
+    ) -> std::io::Result<Raw<TlsClient>> {
         let tcp = TcpStream::connect(self.started.mqtts).await?;
-        self.tls_over(tcp, identity).await.map(Raw::new)
+        tls_handshake(tcp, config).await.map(Raw::new)
     }
 
     /// The TLS handshake on a connection to whichever listener.
@@ -257,10 +274,7 @@ impl TestBroker {
         tcp: TcpStream,
         identity: Option<(CertificateDer<'static>, KeyPair)>,
     ) -> std::io::Result<TlsClient> {
-        let config = self.client_config(identity);
-        let name = ServerName::try_from("localhost").unwrap();
-        let connector = TlsConnector::from(Arc::new(config));
-        connector.connect(name, tcp).await
+        tls_handshake(tcp, Arc::new(self.client_config(identity))).await
     }
 
     pub(crate) fn client_config(

@@ -232,7 +232,7 @@ async fn sessions_that_share_a_link_do_not_disturb_each_other() {
 /// through a third one that is gone.
 #[tokio::test]
 async fn a_filter_that_is_asked_for_again_misses_nothing() {
-    let mut core = Core::new().await;
+    let mut core = Core::new();
     let (counter, link) = core.attach(&["a/+", "+/b", "c/b"]).await;
     link.unsubscribe("+/b").unwrap();
     link.unsubscribe("a/+").unwrap();
