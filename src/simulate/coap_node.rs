@@ -29,6 +29,8 @@ const OLD_DATAGRAM: usize = 128;
 const OLD_LINKS: usize = 112;
 /// Their buffer for values, sent whole and filled up with NULs.
 const OLD_VALUE: usize = 64;
+/// Their buffer for what is written to `led`; more than that ends them.
+const OLD_LED: usize = 16;
 
 /// Blocks of 128 bytes, as fit a low-power radio; what moves fits one block.
 const SZX: u8 = 3;
@@ -40,6 +42,10 @@ pub(crate) struct Node {
     socket: UdpSocket,
     server: SocketAddr,
     endpoint: Endpoint,
+    limits: Limits,
+    rng: StdRng,
+    /// An old firmware has written past the end of its buffer.
+    crashed: bool,
     /// With a node that speaks DTLS.
     session: Option<Session>,
     pace: Pace,
@@ -84,7 +90,10 @@ impl Node {
             socket: UdpSocket::bind((any, 0)).await?,
             server,
             session,
-            endpoint: Endpoint::new(limits, StdRng::from_rng(rng)),
+            endpoint: Endpoint::new(limits.clone(), StdRng::from_rng(rng)),
+            limits,
+            rng: StdRng::from_rng(rng),
+            crashed: false,
             pace,
             alive_at: now().mono + ALIVE_INTERVAL,
             stats,
@@ -99,6 +108,9 @@ impl Node {
         }
         loop {
             self.drain(now()).await;
+            if self.crashed {
+                return;
+            }
             let deadline = [
                 Some(self.alive_at),
                 self.session.as_ref().map(Session::deadline),
@@ -145,8 +157,13 @@ impl Node {
     }
 
     fn take(&mut self, from: SocketAddr, datagram: &[u8], now: Now) {
-        if self.firmware == Firmware::Old && (datagram.len() > OLD_DATAGRAM || is_ping(datagram)) {
-            return;
+        if self.firmware == Firmware::Old {
+            if datagram.len() > OLD_DATAGRAM || is_ping(datagram) {
+                return;
+            }
+            // It does not remember what it has heard: the same message again is done again.
+            let rng = StdRng::from_rng(&mut self.rng);
+            self.endpoint = Endpoint::new(self.limits.clone(), rng);
         }
         self.endpoint.handle_datagram(from, datagram, now.mono);
     }
@@ -198,6 +215,12 @@ impl Node {
                 exchange, request, ..
             } = event
             {
+                if self.firmware == Firmware::Old && overflows(&request) {
+                    self.crashed = true;
+                    let uid = self.device.uid();
+                    let why = format!("{uid} crashed: a write to led of {OLD_LED} bytes or more");
+                    return self.stats.error(why);
+                }
                 self.device.advance(now.wall);
                 let response = respond(&mut self.device, &request);
                 if response.code == Code::CHANGED {
@@ -226,6 +249,12 @@ impl Node {
     }
 }
 
+/// What the old firmwares copy into the buffer for their LED without a look at its length.
+fn overflows(request: &Request) -> bool {
+    let writes = matches!(request.method, Method::Put | Method::Post);
+    writes && request.path().as_deref() == Some("led") && request.payload.len() >= OLD_LED
+}
+
 /// An empty Confirmable message (RFC 7252 section 4.3).
 fn is_ping(datagram: &[u8]) -> bool {
     matches!(datagram, [first, 0, _, _] if first >> 4 == 0b0100)
@@ -245,7 +274,10 @@ fn respond(device: &mut Device, request: &Request) -> Response {
             Response::content(format::LINK, links)
         }
         Method::Get => match device.read(&path) {
-            Some(text) => Response::content(format::TEXT, on_the_wire(device, &path, text)),
+            Some(text) => {
+                let response = Response::content(format::TEXT, on_the_wire(device, &path, text));
+                pretend_to_observe(device, &path, request, response)
+            }
             None => Response::new(Code::NOT_FOUND),
         },
         Method::Put | Method::Post => write(device, &path, &request.payload),
@@ -253,6 +285,20 @@ fn respond(device: &mut Device, request: &Request) -> Response {
             Response::new(Code::METHOD_NOT_ALLOWED)
         }
     }
+}
+
+/// The old firmwares agree to notify of any resource but `led`, and never do.
+fn pretend_to_observe(
+    device: &Device,
+    path: &str,
+    request: &Request,
+    mut response: Response,
+) -> Response {
+    let asked = request.options.uint(number::OBSERVE) == Some(0);
+    if device.firmware() == Firmware::Old && asked && path != "led" {
+        response.options.set_uint(number::OBSERVE, 1);
+    }
+    response
 }
 
 /// A value as the old firmwares send it when they are asked: with the path of `imu` in front, and

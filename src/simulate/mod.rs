@@ -65,7 +65,9 @@ pub(crate) struct Args {
     /// The same seed makes the same nodes; another seed makes others beside them
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// Nodes with the quirks of RIOT 2019.07 and without a WebSocket hello
+    /// Nodes with the quirks of RIOT 2019.07: requests of 128 bytes at the most, no answer to pings, no
+    /// memory for duplicates, no notifications, NULs behind values, and a LED that a long write kills;
+    /// WebSocket nodes without a hello
     #[arg(long)]
     old_firmware: bool,
 }

@@ -203,3 +203,60 @@ async fn an_old_firmware_answers_as_it_did() {
     assert_eq!(bench.get("led").await, (Code::CONTENT, "0".to_owned()));
     assert_eq!(bench.received, before + 1);
 }
+
+/// A GET of `imu` (3 bytes) with this Message ID, with Observe if `observe`.
+fn get_imu(mid: u8, observe: bool) -> Vec<u8> {
+    let path: &[u8] = if observe { b"\x60\x53imu" } else { b"\xb3imu" };
+    [&[0x40, 1, 0, mid], path].concat()
+}
+
+impl Bench {
+    /// Sends a datagram to the node and gives the next that comes from it.
+    async fn exchange(&mut self, datagram: &[u8]) -> Vec<u8> {
+        self.socket.send_to(datagram, self.node).await.unwrap();
+        let mut buffer = [0; 2048];
+        let receiving = tokio::time::timeout(DEADLINE, self.socket.recv_from(&mut buffer));
+        let (length, _) = receiving.await.expect("nothing came in time").unwrap();
+        buffer[..length].to_vec()
+    }
+}
+
+#[tokio::test]
+async fn an_old_firmware_pretends_to_observe_and_repeats_itself() {
+    let mut bench = Bench::start(3, Firmware::Old, 0.0).await;
+    let observed = bench.exchange(&get_imu(1, true)).await;
+    assert_eq!(observed[4] >> 4, 6, "an Observe option: {observed:02x?}");
+    let reads = |bench: &Bench| bench.stats.reads.load(Ordering::Relaxed);
+    let before = reads(&bench);
+    for _ in 0..2 {
+        bench.exchange(&get_imu(2, false)).await;
+    }
+    assert_eq!(reads(&bench), before + 2, "a duplicate is done again");
+
+    let mut bench = Bench::start(3, Firmware::New, 0.0).await;
+    let before = reads(&bench);
+    for _ in 0..2 {
+        let response = bench.exchange(&get_imu(2, false)).await;
+        assert_ne!(response[4] >> 4, 6);
+    }
+    assert_eq!(reads(&bench), before + 1);
+}
+
+#[tokio::test]
+async fn a_long_write_to_led_ends_an_old_firmware() {
+    let mut bench = Bench::start(0, Firmware::Old, 0.0).await;
+    let longest = "0".repeat(OLD_LED - 1);
+    assert_eq!(bench.put("led", &longest).await.0, Code::CHANGED);
+    let request = Request::new(Method::Put, "led").with_payload("0".repeat(OLD_LED));
+    let asked = bench
+        .endpoint
+        .request(bench.node, request, DEADLINE, now().mono);
+    asked.unwrap();
+    bench.flush().await;
+    assert!(
+        bench.shutdown.drained(DEADLINE).await,
+        "it has ended by itself"
+    );
+    let line = bench.stats.line("", now().wall);
+    assert!(line.contains("crashed"), "{line}");
+}

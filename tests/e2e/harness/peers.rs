@@ -115,6 +115,13 @@ pub(crate) fn coap_post_from(bridge: SocketAddr, path: &str, payload: &str, port
     format!("{out}{err}").trim().to_owned()
 }
 
+/// libcoap's client: a PUT for whose answer nobody waits.
+pub(crate) fn coap_put(node: SocketAddr, path: &str, payload: &str) {
+    let mut command = Command::new("coap-client-notls");
+    command.args(["-m", "put", "-e", payload, "-N", "-B", "1"]);
+    run(command.arg(format!("coap://{node}/{path}")));
+}
+
 /// A WebSocket peer on Python's websockets.
 pub(crate) struct WsPeer(Process);
 
