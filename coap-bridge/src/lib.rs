@@ -9,7 +9,7 @@
 //! - `dtls`: DTLS 1.2 for nodes (RFC 6347), without IO. It knows no CoAP.
 //! - `content`: values in text, JSON, CBOR, SenML ... (RFC 8949, RFC 8428).
 //! - [`link_format`]: lists of resources (RFC 6690).
-//! - `socket`, `driver`: the sockets; the clock and the task.
+//! - `socket`, `groups`, `driver`: the sockets; those for multicast; the clock and the task.
 //!
 //! No topic and no MQTT here: that is the bridge runtime's ([`bus::bridge`]).
 

@@ -76,8 +76,10 @@ pub struct Limits {
     /// An answer may have so many times the bytes of its request, as long as the peer has not shown
     /// that its address is its own (RFC 7252 section 11.3); none: no such limit.
     ///
-    /// To a longer answer to GET and FETCH the peer gets 4.01 with an Echo option, and the answer when
-    /// it asks again with that (RFC 9175 section 2.4). Other answers lose their payload.
+    /// Instead of a longer answer to GET and FETCH, and when it wants to observe, the peer gets 4.01
+    /// with an Echo option, and what it wants when it asks again with that (RFC 9175 section 2.4).
+    /// Other answers lose their payload. One that knows no Echo can still read what is long, in blocks
+    /// that are small enough.
     pub amplification: Option<usize>,
 }
 

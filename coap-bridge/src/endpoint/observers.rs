@@ -106,8 +106,6 @@ impl Endpoint {
     /// its acknowledgement the newest takes the place of those before it, so that a slow peer is
     /// told what is and not what was. A response that is no success, such as 4.04, ends the
     /// observation. An observer that has left is ignored.
-    ///
-    /// A peer whose address may be forged always gets Confirmable notifications (RFC 7641 section 7).
     pub fn notify(
         &mut self,
         observer: ObserverId,
@@ -134,13 +132,12 @@ impl Endpoint {
             options: response.options,
             payload: response.payload,
         };
-        let forged = self.limits.amplification.is_some() && !self.layer.is_verified(peer);
         let confirm = now.saturating_duration_since(known.confirmed) >= CONFIRM_AFTER;
         let send = known.send;
         if let Some(send) = send
             && self.layer.supersede(peer, send, message.clone())
         {
-        } else if confirmable || forged || confirm || ends {
+        } else if confirmable || confirm || ends {
             self.send_notification(observer, message, now);
         } else {
             known.mid = Some(self.layer.send_non(peer, message, now));

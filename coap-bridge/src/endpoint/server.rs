@@ -178,7 +178,12 @@ impl Endpoint {
         }
         if exchange.safe {
             match options.uint(number::OBSERVE) {
-                Some(0) => exchange.observe = !exchange.arrival.multicast,
+                Some(0) if exchange.arrival.multicast => {}
+                // One registration is answered with many notifications (RFC 7641 section 7).
+                Some(0) if !self.trusts(exchange.peer) => {
+                    return Err(Some(self.echo_request(exchange.peer, now)));
+                }
+                Some(0) => exchange.observe = true,
                 Some(1) => self.handle_deregistration(exchange.peer, exchange.token),
                 _ => {}
             }
@@ -309,6 +314,20 @@ impl Endpoint {
         }
     }
 
+    /// Whether a peer may get any answer.
+    fn trusts(&self, peer: Remote) -> bool {
+        self.limits.amplification.is_none() || self.layer.is_verified(peer)
+    }
+
+    /// Asks the peer to show that its address is its own (RFC 9175 section 2.4).
+    fn echo_request(&mut self, peer: Remote, now: Instant) -> Response {
+        let mut response = Response::new(Code::UNAUTHORIZED);
+        response
+            .options
+            .add(number::ECHO, self.layer.echo(peer, now));
+        response
+    }
+
     /// What may be sent to an address that may be forged: the answer, or a shorter one, or none
     /// ([`super::Limits::amplification`]).
     fn within_bounds(
@@ -333,10 +352,8 @@ impl Endpoint {
             return None;
         }
         if exchange.safe && message.code.is_success() {
-            self.handle_deregistration(peer, message.token);
-            let echo = self.layer.echo(peer, now);
-            short.code = Code::UNAUTHORIZED;
-            short.options.add(number::ECHO, echo);
+            let Response { code, options, .. } = self.echo_request(peer, now);
+            (short.code, short.options) = (code, options);
         } else {
             short.code = message.code;
             for option in [number::BLOCK1, number::MAX_AGE, number::LOCATION_PATH] {

@@ -373,6 +373,27 @@ fn a_large_answer_needs_an_address_that_is_not_forged() {
 }
 
 #[test]
+fn an_observer_shows_its_address_first() {
+    let mut bench = Bench::new();
+    let mut get = message(Type::Con, Method::Get, 1, 9, "obs");
+    get.options.add_uint(number::OBSERVE, 0);
+    let refused = bench.tell(&get).remove(0);
+    assert_eq!(refused.code, Code::UNAUTHORIZED);
+    get.mid = 2;
+    let echo = refused.options.first(number::ECHO).unwrap();
+    get.options.add(number::ECHO, echo);
+    assert!(bench.tell(&get).is_empty());
+    let (exchange, _) = bench.asked();
+    let response = Response::content(format::TEXT, "0");
+    let observer = bench
+        .endpoint
+        .respond_observed(exchange, response, bench.now);
+    bench.sent();
+    bench.notify(observer.unwrap(), "1", false);
+    assert_eq!(bench.next().kind, Type::Non);
+}
+
+#[test]
 fn no_answer_to_a_stranger_is_larger_than_three_requests() {
     let mut bench = Bench::new();
     let mut port = 1;
