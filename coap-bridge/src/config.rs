@@ -78,6 +78,12 @@ pub struct Config {
     /// A DTLS session over which nothing came for so long ends; 1 min or more.
     #[serde(with = "duration")]
     pub session_idle: Duration,
+    /// Names of network interfaces, such as `eth0`, on which all CoAP nodes are asked who is there, and
+    /// such questions of others are answered. None: no multicast.
+    pub multicast_interfaces: Vec<String>,
+    /// All CoAP nodes there are asked so often; 10 s to 24 h.
+    #[serde(with = "duration")]
+    pub multicast_interval: Duration,
 }
 
 impl Default for Config {
@@ -106,6 +112,8 @@ impl Default for Config {
             max_sessions_per_address: 5_000,
             max_handshakes: 1024,
             session_idle: Duration::from_secs(24 * 3600),
+            multicast_interfaces: Vec::new(),
+            multicast_interval: Duration::from_secs(300),
         }
     }
 }
@@ -167,6 +175,11 @@ impl Config {
                 self.session_idle.as_secs() >= 60,
                 "1m or more",
             ),
+            (
+                "multicast_interval",
+                day(self.multicast_interval) && self.multicast_interval.as_secs() >= 10,
+                "10s to 24h",
+            ),
         ];
         if let Some(&(key, _, range)) = ranges.iter().find(|(_, ok, _)| !ok) {
             return Err(InvalidConfig { key, range });
@@ -179,6 +192,7 @@ impl Config {
             max_nodes_per_address: self.max_nodes_per_address,
             max_discoveries: self.max_discoveries,
             plain_from: self.plain_from.clone(),
+            search_interval: self.multicast_interval,
         })
     }
 

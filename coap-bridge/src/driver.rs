@@ -24,6 +24,7 @@ use crate::config::{Config, InvalidConfig};
 use crate::dtls::{self, KeysError, Trust, TrustError};
 use crate::endpoint::Remote;
 use crate::firmware::Bridge;
+use crate::groups::{Groups, JoinError};
 use crate::metrics::Metrics;
 use crate::socket::Socket;
 use credentials::{Credentials, Sources};
@@ -63,6 +64,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// Multicast.
+    #[error(transparent)]
+    Groups(#[from] JoinError),
     /// The listener for DTLS.
     #[error(
         "nodes can't be heard over DTLS at {address}/udp: choose another address with \
@@ -120,6 +124,7 @@ pub async fn start(
 struct Doors {
     started: Started,
     socket: Socket,
+    groups: Groups,
     secure: Option<Secure>,
     bridge: Bridge,
     metrics: Metrics,
@@ -152,8 +157,12 @@ impl Doors {
         };
         let interface = config.interface.as_deref();
         let socket = Socket::bind(config.listen, interface).map_err(bind)?;
+        let groups = join(config, &socket)?;
         let (metrics, dtls_metrics) = (Metrics::default(), dtls::Metrics::default());
         let mut bridge = Bridge::new(rules, StdRng::from_os_rng(), metrics.clone());
+        if !groups.is_empty() {
+            bridge.start_search(now());
+        }
         let mut started = Started {
             address: socket.local_addr().map_err(bind)?,
             secure: None,
@@ -181,6 +190,7 @@ impl Doors {
         Ok(Self {
             started,
             socket,
+            groups,
             secure,
             bridge,
             metrics,
@@ -232,6 +242,7 @@ impl Doors {
         }
         let driver = Driver {
             socket: self.socket,
+            groups: self.groups,
             secure: self.secure,
             bridge: self.bridge,
             reporter,
@@ -244,8 +255,23 @@ impl Doors {
     }
 }
 
+/// Joins the groups that are to be joined.
+fn join(config: &Config, socket: &Socket) -> Result<Groups, StartError> {
+    let interfaces = &config.multicast_interfaces;
+    if interfaces.is_empty() {
+        return Ok(Groups::default());
+    }
+    let address = config.listen;
+    let port = socket.local_addr().map(|bound| bound.port());
+    let joined = port
+        .and_then(|port| socket.share_port(|| Groups::join(interfaces, port, address.is_ipv6())));
+    let joined = joined.map_err(|source| StartError::Bind { address, source })?;
+    Ok(joined?)
+}
+
 struct Driver {
     socket: Socket,
+    groups: Groups,
     secure: Option<Secure>,
     bridge: Bridge,
     reporter: Reporter,
@@ -286,6 +312,12 @@ impl Driver {
                         tracing::debug!(%error, "the socket for DTLS reports an error");
                     }
                     self.receive_secure();
+                }
+                () = self.groups.readable() => {
+                    let bridge = &mut self.bridge;
+                    self.groups.receive(|from, datagram| {
+                        bridge.handle_group_datagram(from, datagram, now());
+                    });
                 }
                 readable = self.socket.readable() => {
                     if let Err(error) = readable {
@@ -385,6 +417,9 @@ impl Driver {
     fn transmit(&mut self) {
         while let Some(transmit) = self.bridge.poll_transmit() {
             match (transmit.to, &mut self.secure) {
+                (Remote::Plain(to), _) if to.ip().is_multicast() => {
+                    self.groups.send(to, &transmit.bytes);
+                }
                 (Remote::Plain(to), _) => {
                     if let Err(error) = self.socket.send(to, &transmit.bytes) {
                         self.metrics.send_errors.inc();

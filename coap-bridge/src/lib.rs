@@ -22,6 +22,10 @@ mod driver;
 mod dtls;
 pub mod endpoint;
 mod firmware;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+mod groups;
 pub mod link_format;
 mod metrics;
 mod network;
@@ -30,4 +34,6 @@ mod socket;
 pub use config::{Config, InvalidConfig};
 pub use driver::{StartError, Started, start};
 pub use dtls::{KeysError, TrustError, shared_keys};
+pub use groups::JoinError;
+pub use network::{InvalidNetwork, Network};
 pub use network::{InvalidNetwork, Network};

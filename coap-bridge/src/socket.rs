@@ -6,7 +6,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -61,6 +61,25 @@ impl Socket {
             ours: address.ip().is_unspecified().then(Ours::default),
             io,
         })
+    }
+
+    /// Lets [`Groups`](crate::groups::Groups) bind the same port while `join` runs, and leaves to them
+    /// what is sent to groups.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn share_port<T>(&self, join: impl FnOnce() -> T) -> io::Result<T> {
+        let socket = SockRef::from(&self.io);
+        // Linux gives what is sent to a group to all sockets that could take it.
+        socket.set_multicast_all_v4(false)?;
+        if self.dual_stack {
+            socket.set_multicast_all_v6(false)?;
+        }
+        // Only for as long as it takes: with this option others could share the port as well.
+        socket.set_reuse_address(true)?;
+        let joined = join();
+        socket.set_reuse_address(false)?;
+        Ok(joined)
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -148,7 +167,7 @@ fn split<'a>(part: &'a [u8], meta: &RecvMeta) -> impl Iterator<Item = &'a [u8]> 
 }
 
 /// The address as machines compare it: IPv4 as such, IPv6 without flow information.
-fn canonical(from: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(from: SocketAddr) -> SocketAddr {
     match from {
         SocketAddr::V6(v6) => match v6.ip().to_canonical() {
             IpAddr::V4(ip) => SocketAddr::new(ip.into(), v6.port()),

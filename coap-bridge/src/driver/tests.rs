@@ -350,3 +350,67 @@ async fn the_stop_answers_what_has_come_and_drops_the_reporter() {
     assert_eq!(bench.reports.recv().await, None);
     assert!(bench.orders.is_closed());
 }
+
+/// In a network of its own, this time for each group: libcoap's server, which says nothing by itself,
+/// is on the other side.
+#[tokio::test]
+async fn nodes_that_say_nothing_are_found_by_multicast() {
+    const GROUP: &str = "NODEBUS_TEST_GROUP";
+    if std::env::var_os(GROUP).is_some() {
+        return find_the_silent_node().await;
+    }
+    let network = ["--map-root-user", "--net"];
+    let mut can = std::process::Command::new("unshare");
+    let can = can.args(network).arg("true").output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI has no network namespaces"
+        );
+        eprintln!("SKIPPED: this machine lets nobody make a network namespace");
+        return;
+    }
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/peers/coap_network.sh"
+    );
+    let runs = crate::firmware::ALL_COAP_NODES.map(|group| {
+        let mut run = std::process::Command::new("unshare");
+        run.args(network).arg(script).arg(group.to_string());
+        run.arg(std::env::current_exe().unwrap());
+        run.arg("driver::tests::nodes_that_say_nothing_are_found_by_multicast");
+        run.args(["--exact", "--nocapture"]);
+        run.env(GROUP, group.to_string());
+        std::thread::spawn(move || (group, run.output().unwrap()))
+    });
+    for run in runs {
+        let (group, output) = run.join().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{group}: {said}");
+    }
+}
+
+async fn find_the_silent_node() {
+    let mut bench = Bench::with(Config {
+        listen: "[::]:5683".parse().unwrap(),
+        multicast_interfaces: vec!["v0".to_owned()],
+        multicast_interval: Duration::from_secs(10),
+        ..Config::default()
+    });
+    let uid = bench
+        .report(|report| match report {
+            Report::Announce { uid, .. } => Some(uid.to_string()),
+            _ => None,
+        })
+        .await;
+    let ip: std::net::IpAddr = uid.parse().expect("a node is called by its address");
+    assert!(!ip.is_multicast());
+    let paths = bench
+        .report(|report| match report {
+            Report::Resources { resources, .. } => Some(resources.clone()),
+            _ => None,
+        })
+        .await;
+    assert!(paths.iter().any(|resource| resource.path == "time"));
+    bench.shutdown.stop();
+}

@@ -402,7 +402,7 @@ impl Bridge {
 }
 
 /// Whether this is a list of resources, and not our own.
-fn is_list(response: &Response) -> bool {
+pub(super) fn is_list(response: &Response) -> bool {
     response.code == Code::CONTENT
         && matches!(response.format(), None | Some(format::LINK | format::TEXT))
         && response.payload != super::serve::RESOURCES

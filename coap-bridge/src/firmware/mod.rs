@@ -2,7 +2,7 @@
 //! pushes, reads and writes.
 //!
 //! - `serve`: what nodes ask of us: `POST /alive`, `POST /server`.
-//! - `directory`: nodes that register (RFC 9176).
+//! - `directory`: nodes that register (RFC 9176). `search`: nodes that say nothing by themselves.
 //! - `discovery`: where a node's own server is, and what it has.
 //! - `work`, `results`, `answers`: what is asked of a node, one request at a time; what it answered;
 //!   and how that is told.
@@ -19,6 +19,7 @@ mod discovery;
 mod node;
 mod places;
 mod results;
+mod search;
 mod secure;
 mod serve;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod wire;
 mod work;
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bus::bridge::{Order, Report, Uid};
@@ -42,6 +44,8 @@ use directory::Directory;
 use discovery::Queue;
 use node::Node;
 use places::{Places, Seat};
+pub(crate) use search::ALL_COAP_NODES;
+use search::Search;
 use work::Ask;
 
 /// The port of a node's CoAP server, unless its signs of life come from another one.
@@ -71,6 +75,8 @@ pub(crate) struct Rules {
     pub(crate) max_discoveries: usize,
     /// Where nodes may speak without DTLS.
     pub(crate) plain_from: Vec<Network>,
+    /// So often all nodes are asked who is there, if they are.
+    pub(crate) search_interval: Duration,
 }
 
 /// The machine: datagrams, orders and time in; datagrams, reports and a deadline out.
@@ -89,6 +95,7 @@ pub(crate) struct Bridge {
     asked: HashMap<RequestId, (Uid, Ask)>,
     queue: Queue,
     directory: Directory,
+    search: Search,
     /// When the next place is tried for a node's server.
     stagger: Timers<Uid>,
     polls: Timers<Uid>,
@@ -112,6 +119,7 @@ impl Bridge {
             places: Places::default(),
             asked: HashMap::new(),
             directory: Directory::default(),
+            search: Search::default(),
             stagger: Timers::default(),
             polls: Timers::default(),
             reports: VecDeque::new(),
@@ -130,6 +138,13 @@ impl Bridge {
         self.handle_events(now);
     }
 
+    /// A datagram has come in that was sent to a multicast group.
+    pub(crate) fn handle_group_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Now) {
+        self.endpoint
+            .handle_group_datagram(from, datagram, now.mono);
+        self.handle_events(now);
+    }
+
     /// Some deadline has come.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         self.endpoint.handle_timeout(now.mono);
@@ -141,6 +156,7 @@ impl Bridge {
             self.poll(&uid, now);
         }
         self.handle_expiries(now);
+        self.handle_search(now);
     }
 
     /// The runtime wants something.
@@ -175,8 +191,11 @@ impl Bridge {
                 Event::Notification {
                     id, response, last, ..
                 } => self.handle_notification(id, &response, last, now),
-                // Nothing here is asked of groups, pinged or observed.
-                Event::GroupResponse { .. } | Event::Pong { .. } | Event::ObserverLeft { .. } => {}
+                Event::GroupResponse { peer, response, .. } => {
+                    self.handle_found(peer, &response, now);
+                }
+                // Nothing here is pinged or observed.
+                Event::Pong { .. } | Event::ObserverLeft { .. } => {}
             }
         }
     }
@@ -202,6 +221,7 @@ impl Bridge {
             self.stagger.next(),
             self.polls.next(),
             self.directory.poll_timeout(),
+            self.search.next,
         ];
         own.into_iter()
             .chain([self.endpoint.poll_timeout()])

@@ -5,5 +5,6 @@ mod directory;
 mod life;
 mod places;
 mod requests;
+mod search;
 mod secure;
 mod values;

@@ -140,6 +140,7 @@ pub(super) fn rules() -> Rules {
         max_nodes_per_address: 1000,
         max_discoveries: 16,
         plain_from: Network::EVERYWHERE.to_vec(),
+        search_interval: Duration::from_secs(300),
     }
 }
 
