@@ -36,4 +36,3 @@ pub use driver::{StartError, Started, start};
 pub use dtls::{KeysError, TrustError, shared_keys};
 pub use groups::JoinError;
 pub use network::{InvalidNetwork, Network};
-pub use network::{InvalidNetwork, Network};

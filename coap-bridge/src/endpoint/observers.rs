@@ -86,6 +86,13 @@ impl Observers {
         Some(id)
     }
 
+    #[cfg(test)]
+    pub(super) fn skip_sequences(&mut self, to: u32) {
+        for observer in self.by_id.values_mut() {
+            observer.sequence = to;
+        }
+    }
+
     fn remove(&mut self, id: ObserverId) -> Option<Observer> {
         let observer = self.by_id.remove(&id)?;
         if let Some(send) = observer.send {

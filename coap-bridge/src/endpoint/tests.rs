@@ -1,6 +1,7 @@
 //! Two endpoints and hostile datagrams.
 
 mod bench;
+mod coap_lite;
 mod datagrams;
 mod groups;
 mod link;

@@ -98,6 +98,7 @@ fn a_large_request_is_put_together_over_a_bad_link() {
         loss: 0.1,
         doubling: 0.2,
         max_delay: Duration::from_millis(300),
+        max_losses: u32::MAX,
     };
     for seed in 0..20 {
         // Each has its own wish for the size of blocks; the smaller one counts.

@@ -37,6 +37,7 @@ fn a_large_response_comes_in_blocks_even_when_some_are_lost() {
         loss: 0.1,
         doubling: 0.2,
         max_delay: Duration::from_millis(300),
+        max_losses: u32::MAX,
     };
     for seed in 0..20 {
         let mut pair = Pair::with(seed, weather, Limits::default(), small_blocks());
