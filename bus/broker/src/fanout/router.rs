@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bus::shutdown::Shutdown;
+use bytes::Bytes;
 use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
 use rumqttd::protocol::{Packet, Publish};
 use rumqttd::{Router, RouterConfig};
@@ -142,13 +143,13 @@ impl RouterFanout {
 impl Ingest {
     /// Never waits: when the Router's channel is full, it is told with the next message or
     /// [`Ingest::tell`].
-    fn publish(&mut self, topic: String, message: Message) -> Result<(), Stopped> {
+    fn publish(&mut self, topic: &'static str, message: Message) -> Result<(), Stopped> {
         let payload = message.into_bytes();
         {
             // A message that is still there means that the Router was told and has not come yet.
             let mut waiting = self.tx.buffer();
             if !waiting.is_empty() && !self.is_silent {
-                let publish = Publish::new(topic.into_bytes().into(), payload, false);
+                let publish = Publish::new(Bytes::from_static(topic.as_bytes()), payload, false);
                 waiting.push_back(Packet::Publish(publish, None));
                 return Ok(());
             }
@@ -196,7 +197,7 @@ impl Fanout for RouterFanout {
         let end = message.position() + message.len() as u64;
         let root = root(message.topic());
         let mut ingest = lock(&self.shared.ingest);
-        ingest.publish(root.to_owned(), message)?;
+        ingest.publish(root, message)?;
         if root == MESSAGES {
             self.shared.pace.published(end);
         }
