@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs a command in a network of its own with an interface v0, on the other side of which libcoap's server
-# is a member of a group and says nothing by itself:
+# is a member of a group and says nothing by itself. OTHER is a process on that side.
 #
 #     unshare --map-root-user --net tests/peers/coap_network.sh GROUP COMMAND...
 set -eu
@@ -34,4 +34,4 @@ nsenter --target $other --net coap-server-notls -A $any -g "$group" -G v1 </dev/
 server=$!
 until there coap-client-notls -B 1 coap://10.9.0.2/ >/dev/null 2>&1 ||
   there coap-client-notls -B 1 'coap://[::1]/' >/dev/null 2>&1; do :; done
-"$@"
+OTHER=$other "$@"

@@ -412,5 +412,20 @@ async fn find_the_silent_node() {
         })
         .await;
     assert!(paths.iter().any(|resource| resource.path == "time"));
+    if ip.is_ipv4() {
+        // And the bridge is found by others: libcoap's client asks the group for a directory.
+        let shown = tokio::task::spawn_blocking(ask_for_directories).await;
+        assert_eq!(shown.unwrap().trim(), r#"</rd>;rt="core.rd";ct=40"#);
+    }
     bench.shutdown.stop();
+}
+
+/// What `coap-client` hears on the other side within more than the leisure.
+fn ask_for_directories() -> String {
+    let other = std::env::var("OTHER").unwrap();
+    let mut ask = std::process::Command::new("nsenter");
+    ask.args(["--target", &other, "--net", "coap-client-notls", "-N"]);
+    ask.args(["-B", "6", "coap://224.0.1.187/.well-known/core?rt=core.rd*"]);
+    let output = ask.output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
