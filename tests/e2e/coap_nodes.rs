@@ -148,3 +148,22 @@ fn a_stranger_can_not_take_over_a_node() {
             .all(|(topic, _, p)| !topic.ends_with("temperature") || !p.contains("99"))
     );
 }
+
+/// aiocoap finds the Resource Directory, registers from the port that it serves at, and leaves.
+#[test]
+fn an_aiocoap_endpoint_registers_and_leaves() {
+    let system = System::start(&[]);
+    let all = system.subscribe("nodebus/v1/#");
+    let mut node = CoapNode::start_with(system.coap(), "ep-7", &["--register", "--port", "61616"]);
+    let descriptor = all.wait_for_member("nodes/ep-7", "board", &json!("native"));
+    let address = descriptor["address"].as_str().unwrap();
+    assert!(address.ends_with(":61616"), "{address}");
+    all.wait_for_member("nodes/ep-7/status", "state", &json!("online"));
+    let operator = system.identity("operator", "operator");
+    publish(&operator, "nodebus/v1/nodes/ep-7/res/led/set", "1", &[]);
+    node.wait_for_put("led", "1");
+    all.wait_for_member("nodes/ep-7/res/led", "v", &json!(1));
+    node.leave();
+    let status = all.wait_for_member("nodes/ep-7/status", "state", &json!("offline"));
+    assert_eq!(status["reason"], "deregistered");
+}

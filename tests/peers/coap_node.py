@@ -16,6 +16,7 @@ import sys
 
 import aiocoap
 import aiocoap.resource as resource
+from aiocoap.resourcedirectory.client.register import Registerer
 import cbor2
 
 # Content-Formats (RFC 7252 section 12.3, RFC 8428 section 12.3.1).
@@ -144,10 +145,18 @@ async def main():
     parser.add_argument("--uid", required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--formats", action="store_true")
+    parser.add_argument("--port", type=int, default=5683)
+    parser.add_argument("--register", action="store_true")
     args = parser.parse_args()
 
-    server = await aiocoap.Context.create_server_context(site(args), bind=(args.bind, 5683))
-    talking = True
+    server = await aiocoap.Context.create_server_context(site(args), bind=(args.bind, args.port))
+    talking = not args.register
+    registration = None
+    if args.register:
+        # It looks for the directory, registers what it serves, and renews that.
+        registration = Registerer(
+            server, rd=f"coap://{args.bridge}", lt=60, registration_parameters={"ep": args.uid}
+        )
 
     async def beat():
         while True:
@@ -168,6 +177,8 @@ async def main():
             await post(args, "server", encoded(kind, json.loads(value)), FORMATS[kind])
         elif command == "reset":
             await post(args, "alive", f"reset:{args.uid}".encode())
+        elif command == "leave":
+            await registration.shutdown()
         elif command in ("quiet", "talk"):
             talking = command == "talk"
     alive.cancel()

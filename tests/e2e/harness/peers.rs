@@ -83,6 +83,11 @@ impl CoapNode {
         self.0.tell("reset");
     }
 
+    /// Ends its registration.
+    pub(crate) fn leave(&mut self) {
+        self.0.tell("leave");
+    }
+
     /// No more signs of life.
     pub(crate) fn quiet(&mut self) {
         self.0.tell("quiet");
