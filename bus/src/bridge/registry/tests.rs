@@ -616,6 +616,24 @@ fn a_bridge_that_was_off_for_long_forgets_nobody_for_that() {
 }
 
 #[test]
+fn nor_does_one_that_has_only_what_the_bus_knows() {
+    let mut before = Sim::new();
+    before.announce("n");
+    let mut sim = Sim::new();
+    sim.registry.restoring = true;
+    sim.registry.config.forget_after = Duration::from_secs(60);
+    sim.now = before.now.after(Duration::from_secs(600));
+    for topic in ["nodes/n", "nodes/n/status"] {
+        sim.message(topic, &before.retained[topic].to_string(), true);
+    }
+    sim.message("bridges/coap/status", "{}", true);
+    sim.pass_time(Duration::from_secs(59));
+    assert_eq!(sim.retained["nodes/n/status"]["state"], "offline");
+    sim.pass_time(Duration::from_secs(1));
+    assert!(!sim.retained.contains_key("nodes/n"));
+}
+
+#[test]
 fn a_session_without_room_gets_all_values_later() {
     let mut sim = Sim::new();
     sim.announce("n");
