@@ -115,7 +115,7 @@ fn two_bridges_that_hear_one_node_do_not_fight_over_it() {
     let said = |text: &str| messages.iter().filter(|(_, _, p)| p.contains(text)).count();
     assert_eq!(said("node_new"), 1);
     assert_eq!(
-        (said(r#""bridge":"attic""#), said("99")),
+        (said(r#""bridge":"attic""#), said(r#""v":99"#)),
         (0, 0),
         "{messages:?}"
     );
