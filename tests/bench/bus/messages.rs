@@ -25,7 +25,7 @@ const WRITE: usize = 64 * 1024;
 
 /// One cell of the table.
 #[derive(Debug, Clone, Copy)]
-struct Load {
+struct Case {
     publishers: usize,
     subscribers: usize,
     /// Messages of one publisher on their way.
@@ -35,7 +35,7 @@ struct Load {
     with_tls: bool,
 }
 
-impl Load {
+impl Case {
     fn all() -> impl Iterator<Item = Self> {
         let shapes = [(1, 1, 512), (200, 1, 4), (1, 200, 32)];
         let mut cells = Vec::new();
@@ -81,13 +81,13 @@ struct Line {
 }
 
 struct Flow {
-    cell: Load,
+    cell: Case,
     lines: Vec<Line>,
     delivered: Cell<u64>,
 }
 
 impl Flow {
-    fn new(cell: Load) -> Rc<Self> {
+    fn new(cell: Case) -> Rc<Self> {
         let line = |_| Line {
             sent: Cell::new(0),
             complete: Cell::new(0),
@@ -205,7 +205,7 @@ struct Measured {
 async fn measure(
     setting: &Setting,
     broker: &Broker,
-    cell: Load,
+    cell: Case,
     span: Duration,
 ) -> anyhow::Result<Measured> {
     let flow = Flow::new(cell);
@@ -252,7 +252,7 @@ pub(crate) fn messages(setting: &mut Setting, args: &Args) -> anyhow::Result<()>
     let [nodebus, mosquitto] = brokers;
     let brokers = [nodebus?, mosquitto?];
     let (mut rows, span) = (Vec::new(), Duration::from_millis(args.millis));
-    for cell in Load::all().filter(|cell| cell.name().contains(&args.only)) {
+    for cell in Case::all().filter(|cell| cell.name().contains(&args.only)) {
         let mut found: [Vec<Measured>; 2] = [Vec::new(), Vec::new()];
         for _ in 0..args.pairs {
             for (broker, found) in brokers.iter().zip(&mut found) {
