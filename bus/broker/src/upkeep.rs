@@ -205,7 +205,9 @@ mod tests {
         let broker = world::broker(Arc::new(core), &shutdown).await;
         let watchdog = Watchdog::start(&broker).await.unwrap();
         shutdown.spawn_vital("bus", run(broker, watchdog));
-        shutdown.stopping().await;
+        // Longer than its patience.
+        let stopped = tokio::time::timeout(2 * PATIENCE * TICK, shutdown.stopping());
+        stopped.await.expect("the watchdog barks");
         shutdown.failure().unwrap()
     }
 

@@ -104,7 +104,7 @@ fn may_receive(role: Role, name: &str) -> bool {
     match (role, &levels(name)[..]) {
         (Role::Admin, [first, ..]) => !first.starts_with('$') || *first == "$SYS",
         (Role::Dashboard | Role::Operator | Role::Viewer, ["b", ..]) => true,
-        (Role::Bridge, ["b", "nodes", ..] | ["b", "bridges", "me", "status"]) => true,
+        (Role::Bridge, ["b", "nodes", ..] | ["b", "bridges", _, "status"]) => true,
         (Role::Bridge, ["homeassistant", "status"]) => true,
         (Role::Node, ["b", "nodes", "me", "res", _, "set" | "get"]) => true,
         (Role::Node, ["b", "nodes", "me", "cmd", _]) => true,
