@@ -6,7 +6,7 @@ PAGE_SOURCES := $(wildcard $(PAGE)/*.html $(PAGE)/*.json $(PAGE)/*.ts) \
 	$(shell find $(PAGE)/src $(PAGE)/public $(PAGE)/scripts 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo web web-packages test bench bench-bus fuzz soak deny test-compose generate clean tools
+.PHONY: help run demo web web-packages test bench bench-bus bench-coap test-lossy fuzz soak deny test-compose generate clean tools
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -24,11 +24,17 @@ web: $(PAGE)/dist/index.html ## builds the page, if its sources changed
 test: ## installs what the tests need and checks everything
 	@scripts/test
 
-bench: ## measures speed and memory beside mosquitto, some 10 minutes after the build
+bench: ## measures speed and memory beside programs that are not ours, some 20 minutes after the build
 	@scripts/bench
 
 bench-bus: ## the bus only; scripts/bench --help names smaller pieces
 	@scripts/bench messages connections retained
+
+bench-coap: ## the CoAP bridge only
+	@scripts/bench requests load fleet
+
+test-lossy: ## nodes on a network that loses every fifth datagram each way; Linux, some 8 minutes
+	@scripts/test-lossy
 
 fuzz: ## fuzzes each target for ten minutes, or FUZZ_SECONDS=60
 	@scripts/fuzz

@@ -29,7 +29,7 @@ mod groups;
 pub mod link_format;
 mod metrics;
 mod network;
-mod socket;
+pub mod socket;
 
 pub use config::{Config, InvalidConfig};
 pub use driver::{StartError, Started, start};

@@ -17,8 +17,9 @@ const MAX_DATAGRAM: usize = 65_536;
 /// Of so many hosts we know for sure which of our addresses they use.
 const MAX_HOSTS: usize = 65_536;
 
+/// A bound socket.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub struct Socket {
     io: UdpSocket,
     state: UdpSocketState,
     /// IPv4 peers are addressed as IPv6 ones.
@@ -33,7 +34,7 @@ impl Socket {
     ///
     /// # Errors
     /// The address is taken, or the system knows no such one, or no such interface.
-    pub(crate) fn bind(address: SocketAddr, interface: Option<&str>) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, interface: Option<&str>) -> io::Result<Self> {
         let domain = Domain::for_address(address);
         let socket = socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
@@ -82,12 +83,19 @@ impl Socket {
         Ok(joined)
     }
 
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+    /// Where it is bound, with the real port.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.local_addr()
     }
 
     /// Completes when there is something to receive. Cancel safe.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn readable(&self) -> io::Result<()> {
         self.io.readable().await
     }
 
@@ -96,7 +104,7 @@ impl Socket {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when nothing waits; else what the system says, and the socket is
     /// as good as before.
-    pub(crate) fn receive(&mut self) -> io::Result<impl Iterator<Item = (SocketAddr, &[u8])>> {
+    pub fn receive(&mut self) -> io::Result<impl Iterator<Item = (SocketAddr, &[u8])>> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let mut parts = self.buffer.chunks_mut(MAX_DATAGRAM).map(IoSliceMut::new);
         let mut parts: [IoSliceMut<'_>; BATCH_SIZE] =
@@ -123,7 +131,7 @@ impl Socket {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when the system's queue is full; else what it says. The datagram
     /// is lost, as any may be.
-    pub(crate) fn send(&mut self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+    pub fn send(&mut self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         let from = self.ours.as_ref().and_then(|ours| ours.towards(to));
         match self.send_from(from, to, datagram) {
             Err(error) if from.is_some() && error.kind() != io::ErrorKind::WouldBlock => {

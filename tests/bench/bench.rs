@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "the tables are what it is for")]
 
 mod bus;
+mod coap;
 mod machine;
 mod program;
 mod report;
@@ -23,6 +24,12 @@ enum What {
     Connections,
     /// The bus: memory of retained messages, and how fast they are loaded
     Retained,
+    /// CoAP: requests per second and the CPU time of each
+    Requests,
+    /// CoAP: readings at a fixed rate, and far too many
+    Load,
+    /// CoAP: memory and CPU time of many quiet nodes
+    Fleet,
 }
 
 /// Measures nodebus side by side with programs that are not ours.
@@ -42,9 +49,18 @@ struct Args {
     /// Retained messages
     #[arg(long, default_value_t = 100_000)]
     retained: usize,
+    /// Quiet CoAP nodes
+    #[arg(long, default_value_t = 10_000)]
+    nodes: u64,
+    /// How long CoAP readings are sent at the lower fixed rate
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
     /// Only the cells of the table of messages that contain this text
     #[arg(long, default_value = "")]
     only: String,
+    /// Serves CoAP requests, to be measured
+    #[arg(long, hide = true)]
+    serve_endpoint: bool,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -58,6 +74,9 @@ impl Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if args.serve_endpoint {
+        return coap::serve();
+    }
     println!("{}", machine::describe());
     let mut bus = bus::Setting::new()?;
     if args.wants(What::Messages) {
@@ -68,6 +87,16 @@ fn main() -> anyhow::Result<()> {
     }
     if args.wants(What::Retained) {
         bus::retained(&mut bus, &args)?;
+    }
+    let mut nodes = coap::Addresses::default();
+    if args.wants(What::Requests) {
+        coap::requests(&mut bus, &mut nodes, &args)?;
+    }
+    if args.wants(What::Load) {
+        coap::load(&mut bus, &mut nodes, &args)?;
+    }
+    if args.wants(What::Fleet) {
+        coap::fleet(&mut bus, &mut nodes, &args)?;
     }
     Ok(())
 }

@@ -64,10 +64,21 @@ impl Program {
 
     /// Resident memory, KiB.
     pub(crate) fn resident(&self) -> anyhow::Result<f64> {
+        self.status("VmRSS:")
+    }
+
+    /// The most memory that was ever resident, KiB.
+    pub(crate) fn peak(&self) -> anyhow::Result<f64> {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, field: &'static str) -> anyhow::Result<f64> {
         let status = self.proc("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let kib = line.and_then(|line| line.split_whitespace().next());
-        Ok(kib.context("a process without VmRSS")?.parse()?)
+        Ok(kib
+            .with_context(|| format!("a process without {field}"))?
+            .parse()?)
     }
 
     /// Ends it as an operator would, and waits for that.

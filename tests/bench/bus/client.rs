@@ -9,28 +9,28 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// A connection, with TLS or without.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// The first bytes of packets.
 const CONNACK: u8 = 0x20;
-pub(super) const PUBLISH: u8 = 0x30;
-pub(super) const PUBACK: u8 = 0x40;
+pub(crate) const PUBLISH: u8 = 0x30;
+pub(crate) const PUBACK: u8 = 0x40;
 const SUBACK: u8 = 0x90;
 
 /// Where to connect to, and as whom.
 #[derive(Clone)]
-pub(super) struct Dialer {
-    pub(super) address: SocketAddr,
-    pub(super) tls: Option<TlsConnector>,
+pub(crate) struct Dialer {
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<TlsConnector>,
     /// Client Identifiers begin with it.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
 }
 
 impl Dialer {
     /// Connects, and waits for CONNACK.
-    pub(super) async fn client(&self, id: &str) -> anyhow::Result<Client> {
+    pub(crate) async fn client(&self, id: &str) -> anyhow::Result<Client> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
         let stream: Box<dyn Stream> = match &self.tls {
@@ -79,7 +79,7 @@ fn connect(id: &str) -> Vec<u8> {
 }
 
 /// PUBLISH with Packet Identifier 0 when its QoS is 1.
-pub(super) fn publish(topic: &str, payload: &[u8], qos: u8, retain: bool) -> Vec<u8> {
+pub(crate) fn publish(topic: &str, payload: &[u8], qos: u8, retain: bool) -> Vec<u8> {
     let mut body = Vec::new();
     string(&mut body, topic);
     if qos > 0 {
@@ -101,8 +101,8 @@ const READ: usize = 512;
 const READ_MAX: usize = 256 * 1024;
 
 /// A connected client.
-pub(super) struct Client {
-    pub(super) stream: Box<dyn Stream>,
+pub(crate) struct Client {
+    pub(crate) stream: Box<dyn Stream>,
     input: Vec<u8>,
     /// Where the first packet that was not handled begins.
     start: usize,
@@ -110,13 +110,13 @@ pub(super) struct Client {
 
 impl Client {
     /// Writes and flushes.
-    pub(super) async fn send(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         self.stream.write_all(bytes).await?;
         Ok(self.stream.flush().await?)
     }
 
     /// Subscribes, and waits until that is in force.
-    pub(super) async fn subscribe(&mut self, filter: &str, qos: u8) -> anyhow::Result<()> {
+    pub(crate) async fn subscribe(&mut self, filter: &str, qos: u8) -> anyhow::Result<()> {
         self.send(&subscribe(filter, qos)).await?;
         let granted = self.expect(SUBACK).await?;
         ensure!(granted.last() == Some(&qos), "{filter} was refused");
@@ -150,7 +150,7 @@ impl Client {
 
     /// Gives every whole packet to `handle`, its first byte and its body; reads once if there is
     /// none. Cancel safe.
-    pub(super) async fn read(&mut self, mut handle: impl FnMut(u8, &[u8])) -> anyhow::Result<()> {
+    pub(crate) async fn read(&mut self, mut handle: impl FnMut(u8, &[u8])) -> anyhow::Result<()> {
         if frame(&self.input[self.start..]).is_none() {
             self.fill().await?;
         }

@@ -3,7 +3,7 @@
 //! mosquitto runs without an access list and with every queue open, so that it does the least work
 //! and drops nothing. nodebus runs as an operator runs it: with its access list, and with a store.
 
-mod client;
+pub(crate) mod client;
 mod connections;
 mod messages;
 mod retained;
@@ -28,7 +28,7 @@ use crate::program::Program;
 
 /// Which broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Software {
+pub(crate) enum Software {
     Nodebus,
     Mosquitto,
 }
@@ -36,17 +36,17 @@ enum Software {
 const BOTH: [Software; 2] = [Software::Nodebus, Software::Mosquitto];
 
 /// A broker that listens.
-struct Broker {
-    program: Program,
+pub(crate) struct Broker {
+    pub(crate) program: Program,
     plain: SocketAddr,
-    tls: SocketAddr,
+    pub(crate) tls: SocketAddr,
     /// What it stores.
-    data: PathBuf,
+    pub(crate) data: PathBuf,
 }
 
 /// Who a client is; on the listener without TLS everybody is the bridge.
 #[derive(Debug, Clone, Copy)]
-enum Who {
+pub(crate) enum Who {
     Bridge,
     Viewer,
 }
@@ -57,7 +57,7 @@ pub(crate) struct Setting {
     brokers: u32,
 }
 
-fn free_port() -> anyhow::Result<SocketAddr> {
+pub(crate) fn free_port() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
@@ -69,8 +69,14 @@ impl Setting {
         Ok(Self { folder, brokers: 0 })
     }
 
-    fn pki(&self, name: &str) -> PathBuf {
+    /// Where the identity of this name is.
+    pub(crate) fn pki(&self, name: &str) -> PathBuf {
         self.folder.path().join("pki").join(name)
+    }
+
+    /// A file for this run.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// A client's side of TLS; it takes up sessions of before if `resumes`.
@@ -87,7 +93,12 @@ impl Setting {
     }
 
     /// How this client reaches the broker.
-    fn dialer(&self, broker: &Broker, who: Who, with_tls: bool) -> anyhow::Result<Dialer> {
+    pub(crate) fn dialer(
+        &self,
+        broker: &Broker,
+        who: Who,
+        with_tls: bool,
+    ) -> anyhow::Result<Dialer> {
         Ok(Dialer {
             address: if with_tls { broker.tls } else { broker.plain },
             tls: with_tls.then(|| self.connector(who, false)).transpose()?,
@@ -99,7 +110,7 @@ impl Setting {
     }
 
     /// Starts a broker that stores nothing yet.
-    fn start(&mut self, software: Software) -> anyhow::Result<Broker> {
+    pub(crate) fn start(&mut self, software: Software) -> anyhow::Result<Broker> {
         self.brokers += 1;
         let data = self.folder.path().join(format!("data-{}", self.brokers));
         std::fs::create_dir(&data)?;
@@ -116,10 +127,7 @@ impl Setting {
 
     fn nodebus(&self, data: PathBuf) -> anyhow::Result<Broker> {
         let log = data.join("log");
-        let mut command = Command::new(program_path());
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("NODEBUS_")) {
-            command.env_remove(name);
-        }
+        let mut command = nodebus();
         let local = "127.0.0.1:0";
         command.args(["bus", "--listen", local, "--admin", local, "--pki"]);
         command.arg(self.pki("broker/bus"));
@@ -192,6 +200,15 @@ impl Setting {
     }
 }
 
+/// The binary, without settings of whoever runs this.
+pub(crate) fn nodebus() -> Command {
+    let mut command = Command::new(program_path());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("NODEBUS_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// The binary that was built with this one, unless another is named.
 fn program_path() -> PathBuf {
     std::env::var_os("BENCH_NODEBUS")
@@ -209,7 +226,7 @@ fn mosquitto_path() -> PathBuf {
 }
 
 /// Runs a future on this thread alone, with tasks of its own.
-fn on_one_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(crate) fn on_one_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().build().context("no runtime")?;
     tokio::task::LocalSet::new().block_on(&runtime, work)
