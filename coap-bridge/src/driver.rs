@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bus::admin::{Admin, Listener};
-use bus::bridge::{Orders, Report, ReportError, Reporter, runtime};
+use bus::bridge::{Orders, ReportError, Reporter, runtime};
 use bus::shutdown::Shutdown;
 use bus::time::{Now, now, sleep_until};
 use bus::tls::Expiry;
@@ -25,6 +25,7 @@ use crate::dtls::{self, KeysError, Trust, TrustError};
 use crate::endpoint::Remote;
 use crate::firmware::Bridge;
 use crate::groups::{Groups, JoinError};
+use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::socket::Socket;
 use credentials::{Credentials, Sources};
@@ -32,8 +33,13 @@ use secure::Secure;
 
 /// ENODEV of Linux: what binding to an interface gives that is not there.
 const NO_SUCH_DEVICE: i32 = 19;
-/// Batches of datagrams taken in one turn before deadlines, orders and reports are looked at again.
+/// Batches of datagrams handled in one turn before deadlines, orders and reports are looked at again.
 const BATCHES_PER_TURN: usize = 8;
+/// Datagrams that are handled before their answers go out.
+const BATCH: usize = 32;
+/// Batches taken from the system in one turn: more than are handled, so that it has no reason to drop
+/// any before the [`Inbox`] has looked at them.
+const BATCHES_TAKEN_IN: usize = 32;
 /// Orders taken in one turn.
 const ORDERS_PER_TURN: usize = 64;
 /// How long the stop waits for the runtime to take the last reports.
@@ -243,6 +249,7 @@ impl Doors {
         let driver = Driver {
             socket: self.socket,
             groups: self.groups,
+            inbox: Inbox::new(self.metrics.clone()),
             secure: self.secure,
             bridge: self.bridge,
             reporter,
@@ -272,6 +279,7 @@ fn join(config: &Config, socket: &Socket) -> Result<Groups, StartError> {
 struct Driver {
     socket: Socket,
     groups: Groups,
+    inbox: Inbox,
     secure: Option<Secure>,
     bridge: Bridge,
     reporter: Reporter,
@@ -298,13 +306,8 @@ impl Driver {
                         self.bridge.handle_order(order, now());
                     }
                 }
-                sent = report(&self.reporter, self.bridge.peek_report()), if full => {
-                    if sent {
-                        drop(self.bridge.poll_report());
-                    } else {
-                        break;
-                    }
-                }
+                // The next turn passes on what waits.
+                room = self.reporter.room(), if full => if room.is_err() { break },
                 Some(credentials) = self.credentials.recv() => self.take(credentials, now()),
                 () = sleep_until(deadline) => self.handle_timeout(now()),
                 readable = Secure::readable(self.secure.as_ref()) => {
@@ -319,12 +322,13 @@ impl Driver {
                         bridge.handle_group_datagram(from, datagram, now());
                     });
                 }
-                readable = self.socket.readable() => {
+                readable = self.socket.readable(), if self.inbox.is_empty() => {
                     if let Err(error) = readable {
                         tracing::debug!(%error, "the socket reports an error");
                     }
                     self.receive();
                 }
+                () = std::future::ready(()), if !self.inbox.is_empty() => self.receive(),
             }
         }
         self.receive();
@@ -386,16 +390,25 @@ impl Driver {
         }
     }
 
-    /// Takes what has come in, up to [`BATCHES_PER_TURN`].
+    /// Takes what has come in, and handles what comes first of it.
     fn receive(&mut self) {
+        self.take_in();
+        let now = now();
         for _ in 0..BATCHES_PER_TURN {
+            for _ in 0..BATCH {
+                let Some((from, datagram)) = self.inbox.pop() else {
+                    return self.transmit();
+                };
+                self.bridge.handle_datagram(from, &datagram, now);
+            }
+            self.transmit();
+        }
+    }
+
+    fn take_in(&mut self) {
+        for _ in 0..BATCHES_TAKEN_IN {
             match self.socket.receive() {
-                Ok(batch) => {
-                    let now = now();
-                    for (from, datagram) in batch {
-                        self.bridge.handle_datagram(from, datagram, now);
-                    }
-                }
+                Ok(batch) => batch.for_each(|(from, datagram)| self.inbox.push(from, datagram)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     // An ICMP error of some peer; the socket is as good as before.
@@ -403,7 +416,6 @@ impl Driver {
                     tracing::debug!(%error, "a datagram could not be received");
                 }
             }
-            self.transmit();
         }
     }
 
@@ -440,21 +452,16 @@ impl Driver {
 
     /// Passes reports on; true when the runtime has no room for the next.
     fn report(&mut self) -> bool {
-        while let Some(next) = self.bridge.peek_report() {
-            match self.reporter.try_report(next.clone()) {
-                Ok(()) => drop(self.bridge.poll_report()),
+        while self.bridge.has_report() {
+            match self.reporter.try_reserve() {
+                Ok(slot) => self
+                    .bridge
+                    .poll_report()
+                    .map_or((), |next| slot.report(next)),
                 Err(ReportError::Full) => return true,
                 Err(ReportError::Closed) => return false,
             }
         }
         false
-    }
-}
-
-/// Waits until a report is taken; false when the runtime has ended.
-async fn report(reporter: &Reporter, report: Option<&Report>) -> bool {
-    match report {
-        Some(report) => reporter.report(report.clone()).await.is_ok(),
-        None => true,
     }
 }

@@ -26,6 +26,7 @@ mod firmware;
 #[doc(hidden)]
 pub mod fuzzing;
 mod groups;
+mod inbox;
 pub mod link_format;
 mod metrics;
 mod network;

@@ -78,6 +78,29 @@ impl Refused {
     }
 }
 
+/// What was dropped before it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shed {
+    /// A pushed value.
+    Push,
+    /// Anything else.
+    Other,
+}
+
+impl Shed {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Sort {
+    sort: &'static str,
+}
+
 /// The counters; clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Metrics {
@@ -94,6 +117,7 @@ pub(crate) struct Metrics {
     pub(crate) reports_dropped: Counter,
     pub(crate) send_errors: Counter,
     pub(crate) receive_errors: Counter,
+    shed: Family<Sort, Counter>,
 }
 
 impl Metrics {
@@ -147,11 +171,21 @@ impl Metrics {
             "Errors of the socket while receiving",
             self.receive_errors.clone(),
         );
+        registry.register(
+            "datagrams_shed",
+            "Datagrams that were dropped unread since more came than can be handled, by sort",
+            self.shed.clone(),
+        );
     }
 
     pub(crate) fn refused(&self, why: Refused) {
         let reason = why.label();
         self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn shed(&self, sort: Shed) {
+        let sort = sort.label();
+        self.shed.get_or_create(&Sort { sort }).inc();
     }
 
     pub(crate) fn kept_as_bytes(&self, flaw: Flaw) {
@@ -168,6 +202,12 @@ impl Metrics {
 
     pub(crate) fn discovered(&self, outcome: &'static str) {
         self.discoveries.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shed_of(&self, sort: Shed) -> u64 {
+        let sort = sort.label();
+        self.shed.get_or_create(&Sort { sort }).get()
     }
 
     #[cfg(test)]

@@ -38,6 +38,38 @@ impl Reporter {
     pub fn try_report(&self, report: Report) -> Result<(), ReportError> {
         Ok(self.0.try_send(report)?)
     }
+
+    /// Completes when there is room for a report. Cancel safe.
+    ///
+    /// # Errors
+    /// [`ReportError::Closed`] when the runtime has ended.
+    pub async fn room(&self) -> Result<(), ReportError> {
+        let slot = self.0.reserve().await;
+        slot.map(drop).map_err(|_| ReportError::Closed)
+    }
+
+    /// Room for one report, if there is any now.
+    ///
+    /// # Errors
+    /// The queue is full or the runtime has ended.
+    pub fn try_reserve(&self) -> Result<Slot<'_>, ReportError> {
+        match self.0.try_reserve() {
+            Ok(slot) => Ok(Slot(slot)),
+            Err(mpsc::error::TrySendError::Full(())) => Err(ReportError::Full),
+            Err(mpsc::error::TrySendError::Closed(())) => Err(ReportError::Closed),
+        }
+    }
+}
+
+/// Room for one report; given back when dropped.
+#[derive(Debug)]
+pub struct Slot<'a>(mpsc::Permit<'a, Report>);
+
+impl Slot<'_> {
+    /// Takes the report.
+    pub fn report(self, report: Report) {
+        self.0.send(report);
+    }
 }
 
 /// Where a driver gets its orders.

@@ -8,6 +8,7 @@
 //!   and how that is told.
 //! - `access`, `secure`: who may speak for which node, and nodes that speak DTLS.
 //! - `node`, `places`, `wire`: the state of one node, where nodes are, and the payloads.
+//! - `sort`: what may be dropped first, told before it is decoded.
 //!
 //! What it refuses to do: it decides nothing about liveness, topics and acks, which is the bridge
 //! runtime's ([`bus::bridge`]); it believes no node's new address before that has answered.
@@ -22,6 +23,7 @@ mod results;
 mod search;
 mod secure;
 mod serve;
+mod sort;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -46,6 +48,7 @@ use node::Node;
 use places::{Places, Seat};
 pub(crate) use search::ALL_COAP_NODES;
 use search::Search;
+pub(crate) use sort::is_push;
 use work::Ask;
 
 /// The port of a node's CoAP server, unless its signs of life come from another one.
@@ -205,9 +208,9 @@ impl Bridge {
         self.endpoint.poll_transmit()
     }
 
-    /// The next report, which stays.
-    pub(crate) fn peek_report(&self) -> Option<&Report> {
-        self.reports.front()
+    /// Whether [`Bridge::poll_report`] has one.
+    pub(crate) fn has_report(&self) -> bool {
+        !self.reports.is_empty()
     }
 
     /// Takes the next report.

@@ -1,0 +1,126 @@
+//! Datagrams that have come in and wait for their turn. Pushed values wait for everything else, and
+//! are the first to be dropped: under a flood of them nodes stay alive, registered and answerable.
+//!
+//! What the system drops, when nobody takes datagrams from it in time, it drops without looking at
+//! it; so the driver takes them faster than it handles them.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use crate::firmware::is_push;
+use crate::metrics::{Metrics, Shed};
+
+/// Datagrams of each sort that wait. Full: a further one is dropped and counted; a Confirmable one is
+/// sent again by its node.
+const CAPACITY: usize = 4096;
+/// Bytes of each sort that wait, with the same rule.
+const BYTES: usize = 4 * 1024 * 1024;
+
+#[derive(Debug, Default)]
+struct Queue {
+    datagrams: VecDeque<(SocketAddr, Box<[u8]>)>,
+    bytes: usize,
+}
+
+impl Queue {
+    fn push(&mut self, from: SocketAddr, datagram: &[u8]) -> bool {
+        let bytes = self.bytes + datagram.len();
+        let has_room = self.datagrams.len() < CAPACITY && bytes <= BYTES;
+        if has_room {
+            self.bytes = bytes;
+            self.datagrams.push_back((from, datagram.into()));
+        }
+        has_room
+    }
+
+    fn pop(&mut self) -> Option<(SocketAddr, Box<[u8]>)> {
+        let next = self.datagrams.pop_front()?;
+        self.bytes -= next.1.len();
+        Some(next)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    pushes: Queue,
+    others: Queue,
+    metrics: Metrics,
+}
+
+impl Inbox {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pushes.datagrams.is_empty() && self.others.datagrams.is_empty()
+    }
+
+    /// Takes a datagram, or drops it for want of room.
+    pub(crate) fn push(&mut self, from: SocketAddr, datagram: &[u8]) {
+        let (queue, sort) = if is_push(datagram) {
+            (&mut self.pushes, Shed::Push)
+        } else {
+            (&mut self.others, Shed::Other)
+        };
+        if !queue.push(from, datagram) {
+            self.metrics.shed(sort);
+        }
+    }
+
+    /// The datagram whose turn it is.
+    pub(crate) fn pop(&mut self) -> Option<(SocketAddr, Box<[u8]>)> {
+        self.others.pop().or_else(|| self.pushes.pop())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUSH: &[u8] = b"\x40\x02\x00\x01\xb6server\xfft:1";
+    const ALIVE: &[u8] = b"\x40\x02\x00\x02\xb5alive\xffalive:1";
+
+    fn from() -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], 5683))
+    }
+
+    #[test]
+    fn in_a_flood_of_pushes_signs_of_life_are_first_and_none_is_dropped() {
+        let metrics = Metrics::default();
+        let mut inbox = Inbox::new(metrics.clone());
+        for _ in 0..2 * CAPACITY {
+            inbox.push(from(), PUSH);
+        }
+        for _ in 0..10 {
+            inbox.push(from(), ALIVE);
+        }
+        for _ in 0..10 {
+            assert_eq!(&*inbox.pop().unwrap().1, ALIVE);
+        }
+        let mut pushes = 0;
+        while let Some((_, datagram)) = inbox.pop() {
+            assert_eq!(&*datagram, PUSH);
+            pushes += 1;
+        }
+        assert!(inbox.is_empty());
+        assert_eq!(pushes, CAPACITY);
+        assert_eq!(metrics.shed_of(Shed::Push), CAPACITY as u64);
+        assert_eq!(metrics.shed_of(Shed::Other), 0);
+    }
+
+    #[test]
+    fn long_datagrams_are_bounded_by_their_bytes() {
+        let mut inbox = Inbox::default();
+        let long = vec![0; 65_507];
+        for _ in 0..CAPACITY {
+            inbox.push(from(), &long);
+        }
+        assert!(inbox.others.bytes <= BYTES);
+        while inbox.pop().is_some() {}
+        assert_eq!(inbox.others.bytes, 0);
+    }
+}
