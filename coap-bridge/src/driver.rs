@@ -40,6 +40,8 @@ const BATCH: usize = 32;
 /// Batches taken from the system in one turn: more than are handled, so that it has no reason to drop
 /// any before the [`Inbox`] has looked at them.
 const BATCHES_TAKEN_IN: usize = 32;
+/// While the bus is behind, pushed values wait for so long; then nodes are told to try again later.
+const BRIEFLY: Duration = Duration::from_millis(500);
 /// Orders taken in one turn.
 const ORDERS_PER_TURN: usize = 64;
 /// How long the stop waits for the runtime to take the last reports.
@@ -250,6 +252,7 @@ impl Doors {
             socket: self.socket,
             groups: self.groups,
             inbox: Inbox::new(self.metrics.clone()),
+            behind: None,
             secure: self.secure,
             bridge: self.bridge,
             reporter,
@@ -280,6 +283,8 @@ struct Driver {
     socket: Socket,
     groups: Groups,
     inbox: Inbox,
+    /// Since when the bus is behind.
+    behind: Option<Instant>,
     secure: Option<Secure>,
     bridge: Bridge,
     reporter: Reporter,
@@ -293,7 +298,10 @@ impl Driver {
         loop {
             let full = self.report();
             self.transmit();
-            let deadline = self.poll_timeout();
+            let pushes = self.wants_pushes(now().mono);
+            let patience = self.behind.filter(|_| !pushes).map(|since| since + BRIEFLY);
+            let deadline = self.poll_timeout().into_iter().chain(patience).min();
+            let waits = self.inbox.has_next(pushes);
             tokio::select! {
                 biased;
                 () = shutdown.stopping() => break,
@@ -322,13 +330,13 @@ impl Driver {
                         bridge.handle_group_datagram(from, datagram, now());
                     });
                 }
-                readable = self.socket.readable(), if self.inbox.is_empty() => {
+                readable = self.socket.readable(), if !waits => {
                     if let Err(error) = readable {
                         tracing::debug!(%error, "the socket reports an error");
                     }
                     self.receive();
                 }
-                () = std::future::ready(()), if !self.inbox.is_empty() => self.receive(),
+                () = std::future::ready(()), if waits => self.receive(),
             }
         }
         self.receive();
@@ -395,13 +403,25 @@ impl Driver {
         self.take_in();
         let now = now();
         for _ in 0..BATCHES_PER_TURN {
+            let pushes = self.wants_pushes(now.mono);
             for _ in 0..BATCH {
-                let Some((from, datagram)) = self.inbox.pop() else {
+                let Some((from, datagram)) = self.inbox.pop(pushes) else {
                     return self.transmit();
                 };
                 self.bridge.handle_datagram(from, &datagram, now);
             }
             self.transmit();
+        }
+    }
+
+    /// Whether pushed values are handled. While the bus is behind they wait, and cost next to nothing;
+    /// if it stays behind, their nodes are told.
+    fn wants_pushes(&mut self, now: Instant) -> bool {
+        if self.bridge.is_behind() {
+            now >= *self.behind.get_or_insert(now) + BRIEFLY
+        } else {
+            self.behind = None;
+            true
         }
     }
 

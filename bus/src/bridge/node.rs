@@ -1,7 +1,6 @@
 //! One node as the registry knows it: state in, the publications that show it out.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -49,7 +48,6 @@ pub(super) struct Node {
     last_seen: Now,
     published_seen: Timestamp,
     pub(super) entries: BTreeMap<ResourceId, Entry>,
-    paths: HashMap<String, ResourceId>,
     /// The one deadline that stands for this node in the registry's table.
     pub(super) timer: Option<Instant>,
 }
@@ -72,7 +70,6 @@ impl Node {
             last_seen: now,
             published_seen: now.wall,
             entries: BTreeMap::new(),
-            paths: HashMap::new(),
             timer: None,
         }
     }
@@ -197,7 +194,6 @@ impl Node {
             let Ok(id) = ResourceId::new(&resource.name) else {
                 continue;
             };
-            self.paths.insert(resource.path.clone(), id.clone());
             let entry = Entry {
                 resource,
                 listed,
@@ -210,13 +206,13 @@ impl Node {
 
     /// Finds or makes the entry of a path; none when the node has too many or the path is no path.
     fn entry(&mut self, path: &str) -> Option<(ResourceId, bool)> {
-        if let Some(id) = self.paths.get(path) {
-            return Some((id.clone(), false));
+        let wanted = ResourceId::from_text(path);
+        if let Some(id) = self.find(path, &wanted) {
+            return Some((id, false));
         }
         if path.is_empty() || path.len() > MAX_PATH || self.entries.len() >= MAX_RESOURCES {
             return None;
         }
-        let wanted = ResourceId::from_text(path);
         let id = std::iter::once(wanted.clone())
             .chain((2..).map(|n| wanted.numbered(n)))
             .find(|id| !self.entries.contains_key(id))?;
@@ -234,8 +230,19 @@ impl Node {
                 queued: None,
             },
         );
-        self.paths.insert(path.to_owned(), id.clone());
         Some((id, true))
+    }
+
+    /// The level of a path: the one `wanted` for it, unless other paths fall on that too. Nodes are
+    /// many, so none has a table of its paths.
+    fn find(&self, path: &str, wanted: &ResourceId) -> Option<ResourceId> {
+        let has_path = |entry: &Entry| entry.resource.path == path;
+        if self.entries.get(wanted).is_some_and(has_path) {
+            return Some(wanted.clone());
+        }
+        let mut entries = self.entries.iter();
+        let found = entries.find(|(_, entry)| has_path(entry));
+        found.map(|(id, _)| id.clone())
     }
 
     /// Takes the node's list in place of the one before.
@@ -264,9 +271,7 @@ impl Node {
             .map(|(id, _)| id.clone())
             .collect();
         for id in &gone {
-            if let Some(entry) = self.entries.remove(id) {
-                self.paths.remove(&entry.resource.path);
-            }
+            self.entries.remove(id);
         }
         ListChange {
             changed: self.resources() != before,

@@ -429,3 +429,56 @@ fn ask_for_directories() -> String {
     let output = ask.output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
+
+/// A CoAP message to the bridge, by hand: Confirmable POST.
+fn post(mid: u16, path: &str, payload: &str) -> Vec<u8> {
+    let [high, low] = mid.to_be_bytes();
+    let option = 0xB0 | u8::try_from(path.len()).unwrap();
+    let header = [0x40, 2, high, low, option];
+    [&header, path.as_bytes(), b"\xff", payload.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn while_the_bus_is_behind_pushes_wait_and_signs_of_life_do_not() {
+    let mut bench = Bench::new("127.0.0.1:0");
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(bench.address).await.unwrap();
+    let mut buffer = [0; 2048];
+    let mut answer = async |mid: u16| {
+        let found = timeout(PATIENCE, async {
+            loop {
+                let len = socket.recv(&mut buffer).await.unwrap();
+                if buffer[..len].first().is_some_and(|first| first >> 4 == 6)
+                    && buffer[2..4] == mid.to_be_bytes()
+                {
+                    return buffer[1];
+                }
+            }
+        });
+        found.await.expect("no such answer came")
+    };
+    socket.send(&post(0, "alive", "alive:n")).await.unwrap();
+    assert_eq!(answer(0).await, 0x44);
+    // Nobody takes reports: they fill their queue, then the bridge's.
+    let mut mid = 0;
+    let refused = loop {
+        mid += 1;
+        socket.send(&post(mid, "server", "t:1")).await.unwrap();
+        let code = answer(mid).await;
+        if code != 0x44 {
+            break code;
+        }
+    };
+    assert_eq!(refused, 0xA3, "5.03 once the bus stays behind");
+    socket
+        .send(&post(mid + 1, "alive", "alive:n"))
+        .await
+        .unwrap();
+    assert_eq!(answer(mid + 1).await, 0x44);
+    // The bus has caught up.
+    while bench.reports.try_recv().is_ok() {}
+    bench.reading("t").await;
+    while bench.reports.try_recv().is_ok() {}
+    socket.send(&post(mid + 2, "server", "t:2")).await.unwrap();
+    assert_eq!(answer(mid + 2).await, 0x44);
+}

@@ -213,6 +213,11 @@ impl Bridge {
         !self.reports.is_empty()
     }
 
+    /// Whether so many reports wait for the bus that further pushes are better left waiting.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.reports.len() >= SHED_NON
+    }
+
     /// Takes the next report.
     pub(crate) fn poll_report(&mut self) -> Option<Report> {
         self.reports.pop_front()
