@@ -7,16 +7,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bus::time::now;
-use tokio::io::AsyncWriteExt;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
-use super::Bridge;
 use super::line::{self, Addresses, Came};
 use super::requests::{Node, Question, capacity};
+use super::{Bridge, receive};
 use crate::Args;
-use crate::bus::client::{self, Client};
-use crate::bus::{Setting, Who, on_one_thread};
+use crate::bus::{Setting, on_one_thread};
 use crate::report::{number, table};
 
 /// Has no common divisor with [`ALIVE_EVERY`]: all nodes say that they are alive.
@@ -95,6 +93,11 @@ impl Found {
             (false, _) => self.refused += 1,
         }
     }
+
+    fn deliver(&mut self, schedule: Schedule, number: u32) {
+        self.last = Some(now().mono);
+        self.delivered.push(Self::late(schedule, number));
+    }
 }
 
 async fn listen(
@@ -120,41 +123,6 @@ fn value(payload: &[u8]) -> Option<u32> {
     let value = payload.strip_prefix(b"{\"v\":")?;
     let digits = value.split(|byte| *byte == b',').next()?;
     std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-async fn subscribe(
-    mut client: Client,
-    schedule: Schedule,
-    found: Rc<RefCell<Found>>,
-) -> anyhow::Result<()> {
-    let mut acks = Vec::new();
-    loop {
-        client
-            .read(|first, body| {
-                if first & 0xf0 != client::PUBLISH {
-                    return;
-                }
-                let mut at = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
-                if first & 0b110 != 0 {
-                    acks.extend_from_slice(&[client::PUBACK, 2, body[at], body[at + 1]]);
-                    at += 2;
-                }
-                // What is retained is of a run before.
-                if first & 1 == 0
-                    && let Some(number) = value(&body[at..])
-                {
-                    let mut found = found.borrow_mut();
-                    found.delivered.push(Found::late(schedule, number));
-                    found.last = Some(now().mono);
-                }
-            })
-            .await?;
-        if !acks.is_empty() {
-            client.stream.write_all(&acks).await?;
-            client.stream.flush().await?;
-            acks.clear();
-        }
-    }
 }
 
 struct Run {
@@ -188,9 +156,8 @@ async fn run(
         );
         tokio::time::timeout(PATIENCE, node.introduce(uid)).await??;
     }
-    let dialer = setting.dialer(&bridge.bus, Who::Viewer, true)?;
-    let mut client = dialer.client(&format!("load-{first_uid}")).await?;
-    client.subscribe("nodebus/v1/nodes/+/res/t", 1).await?;
+    let id = format!("load-{first_uid}");
+    let client = bridge.subscriber(setting, &id).await?;
     let schedule = Schedule {
         start: now().mono + Duration::from_millis(200),
         rate,
@@ -198,7 +165,12 @@ async fn run(
     };
     let found = Rc::new(RefCell::new(Found::default()));
     let mut tasks = JoinSet::new();
-    tasks.spawn_local(subscribe(client, schedule, found.clone()));
+    let delivered = found.clone();
+    tasks.spawn_local(receive(client, move |payload| {
+        if let Some(number) = value(payload) {
+            delivered.borrow_mut().deliver(schedule, number);
+        }
+    }));
     for socket in &sockets {
         let socket = UdpSocket::from_std(socket.try_clone()?)?;
         tasks.spawn_local(listen(socket, schedule, found.clone()));
@@ -247,7 +219,7 @@ pub(crate) fn load(
     args: &Args,
 ) -> anyhow::Result<()> {
     let bridge = Bridge::start(setting)?;
-    let most = on_one_thread(capacity(addresses, &bridge, CAPACITY_SPAN))?;
+    let most = on_one_thread(capacity(setting, addresses, &bridge, CAPACITY_SPAN))?;
     let mut rows = Vec::new();
     for (rate, seconds) in [(10_000, args.seconds), (120_000, 10)] {
         let mut run = on_one_thread(run(setting, &bridge, addresses, rate, seconds))?;

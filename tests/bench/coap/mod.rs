@@ -10,12 +10,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
+use tokio::io::AsyncWriteExt;
+
 pub(crate) use self::endpoint::serve;
 pub(crate) use self::fleet::fleet;
 pub(crate) use self::line::Addresses;
 pub(crate) use self::load::load;
 pub(crate) use self::requests::requests;
-use crate::bus::{Broker, Setting, Software, free_port, nodebus};
+use crate::bus::client::{self, Client};
+use crate::bus::{Broker, Setting, Software, Who, free_port, nodebus};
 use crate::program::Program;
 
 /// Where a program that has said where it listens does so; what follows `mark` on its line.
@@ -54,6 +57,41 @@ impl Bridge {
             bus,
             address,
         })
+    }
+
+    /// A client of its bus, with mTLS, that gets every value that nodes push as `t`, with QoS 1.
+    async fn subscriber(&self, setting: &Setting, id: &str) -> anyhow::Result<Client> {
+        let dialer = setting.dialer(&self.bus, Who::Viewer, true)?;
+        let mut client = dialer.client(id).await?;
+        client.subscribe("nodebus/v1/nodes/+/res/t", 1).await?;
+        Ok(client)
+    }
+}
+
+/// Gives each payload to `take`, except what is retained from before; never ends.
+async fn receive(mut client: Client, mut take: impl FnMut(&[u8])) -> anyhow::Result<()> {
+    let mut acks = Vec::new();
+    loop {
+        client
+            .read(|first, body| {
+                if first & 0xf0 != client::PUBLISH {
+                    return;
+                }
+                let mut at = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
+                if first & 0b110 != 0 {
+                    acks.extend_from_slice(&[client::PUBACK, 2, body[at], body[at + 1]]);
+                    at += 2;
+                }
+                if first & 1 == 0 {
+                    take(&body[at..]);
+                }
+            })
+            .await?;
+        if !acks.is_empty() {
+            client.stream.write_all(&acks).await?;
+            client.stream.flush().await?;
+            acks.clear();
+        }
     }
 }
 

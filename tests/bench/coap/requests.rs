@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::line::{self, Addresses, Came};
-use super::{Bridge, aiocoap, endpoint_alone, libcoap};
+use super::{Bridge, aiocoap, endpoint_alone, libcoap, receive};
 use crate::Args;
 use crate::bus::{Setting, on_one_thread};
 use crate::program::{Program, own_cpu};
@@ -42,6 +42,8 @@ pub(super) struct Counts {
     answered: Cell<u64>,
     lost: Cell<u64>,
     refused: Cell<u64>,
+    /// Values that a subscriber got.
+    delivered: Cell<u64>,
 }
 
 fn add(counter: &Cell<u64>, count: u64) {
@@ -146,66 +148,94 @@ struct Measured {
     cpu: [f64; 2],
     load: f64,
     lost: f64,
+    /// Values that a subscriber got for each request.
+    delivered: f64,
+}
+
+/// What is measured: a server, or a bridge with its bus.
+#[derive(Clone, Copy)]
+enum Subject<'a> {
+    Server(&'a Program, SocketAddr),
+    Bridge(&'a Setting, &'a Bridge),
+}
+
+impl Subject<'_> {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Server(_, address) => *address,
+            Self::Bridge(_, bridge) => bridge.address,
+        }
+    }
+
+    fn question(&self) -> Question {
+        match self {
+            Self::Server(..) => Question::Time,
+            Self::Bridge(..) => Question::Reading,
+        }
+    }
+
+    /// CPU time of the server, and of the bus, so far.
+    fn cpu(&self) -> anyhow::Result<[f64; 2]> {
+        match self {
+            Self::Server(program, _) => Ok([program.cpu()?, 0.0]),
+            Self::Bridge(_, bridge) => Ok([bridge.program.cpu()?, bridge.bus.program.cpu()?]),
+        }
+    }
 }
 
 async fn measure(
     addresses: &mut Addresses,
-    server: SocketAddr,
-    question: Question,
-    programs: &[&Program],
+    subject: Subject<'_>,
     span: Duration,
 ) -> anyhow::Result<Measured> {
     let counts = Rc::new(Counts::default());
     let mut tasks = JoinSet::new();
+    if let Subject::Bridge(setting, bridge) = subject {
+        let id = format!("requests-{}", addresses.used());
+        let client = bridge.subscriber(setting, &id).await?;
+        let counts = counts.clone();
+        tasks.spawn_local(receive(client, move |_| add(&counts.delivered, 1)));
+    }
     for _ in 0..NODES {
         let uid = addresses.used();
-        let socket = UdpSocket::from_std(addresses.bind(server)?)?;
-        let mut node = Node::new(socket, question, counts.clone());
-        if question == Question::Reading {
+        let socket = UdpSocket::from_std(addresses.bind(subject.address())?)?;
+        let mut node = Node::new(socket, subject.question(), counts.clone());
+        if matches!(subject, Subject::Bridge(..)) {
             timeout(PATIENCE, node.introduce(uid)).await??;
         }
         tasks.spawn_local(node.ask());
     }
     let state = || {
-        let mut cpu = [0.0; 3];
-        for (cpu, program) in cpu.iter_mut().zip(programs) {
-            *cpu = program.cpu()?;
-        }
-        cpu[2] = own_cpu()?;
-        anyhow::Ok((now().mono, counts.answered.get(), cpu))
+        let counted = [counts.answered.get(), counts.delivered.get()];
+        anyhow::Ok((now().mono, counted, subject.cpu()?, own_cpu()?))
     };
     tokio::time::sleep(WARM_UP).await;
-    let (from, before, cpu_before) = state()?;
+    let (from, before, cpu_before, own_before) = state()?;
     tokio::time::sleep(span).await;
-    let (to, after, cpu_after) = state()?;
+    let (to, after, cpu_after, own_after) = state()?;
     if let Some(ended) = tasks.try_join_next() {
         ended??;
     }
-    ensure!(after > before, "nothing was answered");
-    let (count, seconds) = ((after - before) as f64, (to - from).as_secs_f64());
-    let cpu = |at: usize| cpu_after[at] - cpu_before[at];
+    let [count, delivered] = [0, 1].map(|at| (after[at] - before[at]) as f64);
+    ensure!(count > 0.0, "nothing was answered");
+    let seconds = (to - from).as_secs_f64();
     Ok(Measured {
         rate: count / seconds,
-        cpu: [cpu(0) * 1e6 / count, cpu(1) * 1e6 / count],
-        load: cpu(2) / seconds,
+        cpu: [0, 1].map(|at| (cpu_after[at] - cpu_before[at]) * 1e6 / count),
+        load: (own_after - own_before) / seconds,
         lost: (counts.lost.get() + counts.refused.get()) as f64,
+        delivered: delivered / count,
     })
 }
 
 /// The most readings a second that a bridge takes.
 pub(super) async fn capacity(
+    setting: &Setting,
     addresses: &mut Addresses,
     bridge: &Bridge,
     span: Duration,
 ) -> anyhow::Result<f64> {
-    let programs = [&bridge.program];
-    let measured = measure(
-        addresses,
-        bridge.address,
-        Question::Reading,
-        &programs,
-        span,
-    );
+    let measured = measure(addresses, Subject::Bridge(setting, bridge), span);
     Ok(measured.await?.rate)
 }
 
@@ -221,37 +251,32 @@ pub(crate) fn requests(
         aiocoap(setting)?,
     );
     let bridge = Bridge::start(setting)?;
-    let time = Question::Time;
     let cells = [
-        ("libcoap, GET", libcoap.1, time, vec![&libcoap.0]),
-        ("aiocoap, GET", aiocoap.1, time, vec![&aiocoap.0]),
+        ("libcoap, GET", Subject::Server(&libcoap.0, libcoap.1)),
+        ("aiocoap, GET", Subject::Server(&aiocoap.0, aiocoap.1)),
         (
             "the endpoint alone, GET",
-            endpoint.1,
-            time,
-            vec![&endpoint.0],
+            Subject::Server(&endpoint.0, endpoint.1),
         ),
         (
             "the bridge, POST /server onto the bus",
-            bridge.address,
-            Question::Reading,
-            vec![&bridge.program, &bridge.bus.program],
+            Subject::Bridge(setting, &bridge),
         ),
     ];
     let mut found = cells.each_ref().map(|_| Vec::new());
     let span = Duration::from_millis(args.millis);
     for _ in 0..args.pairs {
-        for ((_, server, question, programs), found) in cells.iter().zip(&mut found) {
-            let measured = measure(addresses, *server, *question, programs, span);
-            found.push(on_one_thread(measured)?);
+        for ((_, subject), found) in cells.iter().zip(&mut found) {
+            found.push(on_one_thread(measure(addresses, *subject, span))?);
         }
     }
     let of =
         |found: &[Measured], pick: fn(&Measured) -> f64| median(found.iter().map(pick).collect());
     let libcoap = (of(&found[0], |m| m.rate), of(&found[0], |m| m.cpu[0]));
-    let rows = cells.iter().zip(&found).map(|((name, ..), found)| {
+    let rows = cells.iter().zip(&found).map(|((name, subject), found)| {
         let (rate, cpu) = (of(found, |m| m.rate), of(found, |m| m.cpu[0]));
-        let broker = of(found, |m| m.cpu[1]);
+        let on_bus = matches!(subject, Subject::Bridge(..));
+        let if_on_bus = |text: String| if on_bus { text } else { "-".to_owned() };
         vec![
             (*name).to_owned(),
             number(rate),
@@ -259,11 +284,8 @@ pub(crate) fn requests(
             number(cpu),
             number(cpu / libcoap.1),
             number(1e6 / cpu),
-            if broker > 0.0 {
-                number(broker)
-            } else {
-                "-".to_owned()
-            },
+            if_on_bus(number(of(found, |m| m.cpu[1]))),
+            if_on_bus(format!("{:.1}%", of(found, |m| m.delivered) * 100.0)),
             format!("{:.0}", of(found, |m| m.lost)),
             format!("{:.0}%", of(found, |m| m.load) * 100.0),
         ]
@@ -276,6 +298,7 @@ pub(crate) fn requests(
         "ratio",
         "req/CPU s",
         "bus µs",
+        "delivered",
         "lost",
         "load",
     ];
@@ -286,7 +309,8 @@ pub(crate) fn requests(
     );
     println!(
         "ratio: to libcoap. req/CPU s: what one core could serve. bus: the broker's CPU time for each. \
-         lost: not answered or refused. load: of one core, what the load generator needed."
+         delivered: to a subscriber with mTLS and QoS 1, in the same time. lost: not answered, or refused. \
+         load: of one core, what the load generator needed."
     );
     Ok(())
 }
