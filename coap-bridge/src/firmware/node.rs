@@ -1,6 +1,7 @@
 //! What is known of one node, and what is to be asked of it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use bus::bridge as orders;
@@ -15,11 +16,20 @@ use crate::endpoint::{Remote, RequestId};
 /// Further resources of a node are not taken.
 const MAX_RESOURCES: usize = 256;
 
+/// What the bridge needs of what a node's list says about a resource; the rest is the registry's.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// Content-Formats.
+    pub(super) formats: Box<[u16]>,
+    /// It says that it can be observed.
+    pub(super) obs: bool,
+}
+
 /// The bridge's side of one resource.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
     /// As the node's list says; none when it was only pushed.
-    pub(super) listed: Option<Resource>,
+    pub(super) listed: Option<Listed>,
     /// When a value came last, or was asked for in vain.
     pub(super) fresh: Option<Instant>,
     /// The node does not let it be read.
@@ -99,6 +109,9 @@ pub(super) struct Node {
     /// Another node has answered at its address; it may not take that back while the other lives.
     pub(super) replaced: bool,
     pub(super) resources: BTreeMap<String, Entry>,
+    pub(super) profile: Profile,
+    /// Of the last list that it gave: nodes are many, and a list is long.
+    fingerprint: u64,
     pub(super) discovery: Discovery,
     pub(super) current: Option<Current>,
     /// Requests from the bus; the bridge runtime bounds them per node.
@@ -116,6 +129,8 @@ impl Node {
             started: None,
             replaced: false,
             resources: BTreeMap::new(),
+            profile: Profile::of(&[]),
+            fingerprint: fingerprint(&[]),
             discovery: Discovery::default(),
             current: None,
             urgent: VecDeque::new(),
@@ -127,14 +142,6 @@ impl Node {
     pub(super) fn is_at(&self, host: Host) -> bool {
         let place = self.seat.server.or(self.seat.source);
         place.is_some_and(|place| places::host(place) == host)
-    }
-
-    pub(super) fn profile(&self) -> Profile {
-        Profile::of(
-            self.resources
-                .values()
-                .filter_map(|entry| entry.listed.as_ref()),
-        )
     }
 
     /// Notes a value; false when the node has too many resources for it.
@@ -163,9 +170,14 @@ impl Node {
         for resource in listed {
             if self.resources.len() < MAX_RESOURCES || self.resources.contains_key(&resource.path) {
                 let entry = self.resources.entry(resource.path.clone()).or_default();
-                entry.listed = Some(resource.clone());
+                entry.listed = Some(Listed {
+                    formats: resource.ct.as_slice().into(),
+                    obs: resource.obs,
+                });
             }
         }
+        self.profile = Profile::of(listed);
+        self.fingerprint = fingerprint(listed);
         self.reads = listed
             .iter()
             .map(|resource| resource.path.clone())
@@ -184,15 +196,7 @@ impl Node {
 
     /// Whether this is the list that it gave before.
     pub(super) fn has_list(&self, list: &[Resource]) -> bool {
-        let known = self
-            .resources
-            .values()
-            .filter_map(|entry| entry.listed.as_ref());
-        let mut known: Vec<_> = known.collect();
-        let mut list: Vec<_> = list.iter().collect();
-        known.sort_by(|a, b| a.path.cmp(&b.path));
-        list.sort_by(|a, b| a.path.cmp(&b.path));
-        known == list
+        self.fingerprint == fingerprint(list)
     }
 
     /// Nothing is being asked of it, or waits to be.
@@ -236,4 +240,13 @@ impl Node {
         let observations = entries.filter_map(|entry| entry.observation);
         current.chain(probes).chain(observations).collect()
     }
+}
+
+/// The same for lists with the same resources in whatever order.
+fn fingerprint(list: &[Resource]) -> u64 {
+    let mut list: Vec<_> = list.iter().collect();
+    list.sort_by(|a, b| a.path.cmp(&b.path));
+    let mut hasher = DefaultHasher::new();
+    list.hash(&mut hasher);
+    hasher.finish()
 }

@@ -267,10 +267,11 @@ pub(super) enum Unwritable {
     Format(#[from] content::Unwritable),
 }
 
-/// The request that writes a value. `last` is the Content-Format in which it was last read.
+/// The request that writes a value. `formats` are the Content-Formats that the node's list names,
+/// `last` is the one in which the value was last read.
 pub(super) fn write(
     path: &str,
-    resource: Option<&Resource>,
+    formats: &[u16],
     last: Option<u16>,
     value: &Value,
     profile: Profile,
@@ -290,8 +291,7 @@ pub(super) fn write(
             Err(Unwritable::TooLong)
         };
     }
-    let listed = resource.map_or(&[][..], |resource| &resource.ct);
-    let content_format = content::format_for(listed, last);
+    let content_format = content::format_for(formats, last);
     let payload = content::encode(content_format, path, value)?;
     let request = request.with_payload(payload);
     Ok(match content_format {
@@ -493,7 +493,7 @@ mod tests {
 
     #[test]
     fn old_firmwares_get_only_what_they_survive() {
-        let led = |value| write("led", Some(&led_node()), None, &value, Profile::Limited);
+        let led = |value| write("led", &[], None, &value, Profile::Limited);
         assert_eq!(&led(json!(1)).unwrap().payload[..], b"1");
         assert_eq!(&led(json!(false)).unwrap().payload[..], b"0");
         assert_eq!(&led(json!("true")).unwrap().payload[..], b"1");
@@ -507,7 +507,7 @@ mod tests {
             assert_eq!(led(bad), Err(Unwritable::Led));
         }
         let longest = MAX_LIMITED_REQUEST - (4 + 4 + 3 + 1);
-        let js = |len| write("js", None, None, &json!("x".repeat(len)), Profile::Limited);
+        let js = |len| write("js", &[], None, &json!("x".repeat(len)), Profile::Limited);
         assert!(js(longest).is_ok());
         assert_eq!(js(longest + 1), Err(Unwritable::TooLong));
     }
@@ -515,11 +515,7 @@ mod tests {
     #[test]
     fn other_nodes_get_the_value_in_the_format_they_name() {
         let write = |ct: &[u16], last, value| {
-            let resource = Resource {
-                ct: ct.to_vec(),
-                ..Resource::default()
-            };
-            let request = write("p", Some(&resource), last, &value, Profile::Full)?;
+            let request = write("p", ct, last, &value, Profile::Full)?;
             let content_format = request.options.uint(number::CONTENT_FORMAT);
             Ok((content_format, request.payload.to_vec()))
         };
@@ -558,8 +554,7 @@ mod tests {
 
     #[test]
     fn an_old_firmware_does_not_answer_in_cbor() {
-        let bare = led_node();
-        let write = |last| write("led", Some(&bare), last, &json!(7), Profile::Limited);
+        let write = |last| write("led", &[], last, &json!(7), Profile::Limited);
         assert_eq!(write(Some(0)), Err(Unwritable::Led));
         assert_eq!(&write(Some(60)).unwrap().payload[..], b"\x07");
     }

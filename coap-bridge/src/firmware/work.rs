@@ -125,11 +125,12 @@ impl Bridge {
                 method,
             } => {
                 let node = self.nodes.get(uid);
-                let listed = node.and_then(|node| node.resources.get(&path)?.listed.as_ref());
-                let profile = node.map_or(wire::Profile::Limited, super::node::Node::profile);
+                let profile = node.map_or(wire::Profile::Limited, |node| node.profile);
                 let entry = node.and_then(|node| node.resources.get(&path));
+                let listed = entry.and_then(|entry| entry.listed.as_ref());
+                let formats = listed.map_or(&[][..], |listed| &listed.formats);
                 let last = entry.and_then(|entry| entry.format);
-                match wire::write(&path, listed, last, &value, profile) {
+                match wire::write(&path, formats, last, &value, profile) {
                     Ok(request) => {
                         let request = wire::with_method(request, method, &value);
                         let ask = match method {
@@ -186,7 +187,7 @@ impl Bridge {
         let entry = node.resources.get(&path).filter(|_| routine);
         let offered = entry.is_some_and(|entry| {
             let listed = entry.listed.as_ref();
-            listed.is_some_and(|resource| resource.obs)
+            listed.is_some_and(|listed| listed.obs)
         });
         if !offered {
             let ask = Ask::Read {

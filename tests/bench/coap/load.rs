@@ -224,7 +224,7 @@ pub(crate) fn load(
     for (rate, seconds) in [(10_000, args.seconds), (120_000, 10)] {
         let mut run = on_one_thread(run(setting, &bridge, addresses, rate, seconds))?;
         let found = &mut run.found;
-        let goodput = found.acknowledged.len() as f64 / run.seconds;
+        let goodput = (found.acknowledged.len() as f64 + f64::from(found.alive)) / run.seconds;
         rows.push(vec![
             format!("{}/s for {seconds} s", number(f64::from(rate))),
             number(run.offered),
@@ -270,7 +270,7 @@ pub(crate) fn load(
         &rows,
     );
     println!(
-        "most: {}/s, the closed loop just before. no ack: readings that were not acknowledged with success, \
+        "good: acknowledged with success. most: {}/s, the closed loop just before. no ack: readings that were not acknowledged with success, \
          refused: 4.xx or 5.xx among them and the signs of life. \
          bus p50, p99: until a subscriber with mTLS and QoS 1 has it, from when it was due.",
         number(most)

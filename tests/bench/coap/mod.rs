@@ -46,6 +46,9 @@ impl Bridge {
         command.args(["coap-bridge", "--listen", local, "--admin", local]);
         command.args(["--bus", &url, "--pki"]);
         command.arg(setting.pki("bridge/coap"));
+        let kept = bus.data.join("coap-bridge");
+        let data = format!("coap_bridge.data={}", kept.display());
+        command.args(["--set", &data]);
         let mut program = Program::start("coap-bridge", &mut command, &log)?;
         let address = program.wait_for(|| {
             let text = std::fs::read_to_string(&log).ok()?;
