@@ -1,6 +1,7 @@
 //! The settings of the bridge, section `[coap_bridge]`.
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,9 +12,14 @@ use bus::session::{BusUrl, SessionConfig};
 use bus::topic::Base;
 use serde::{Deserialize, Serialize};
 
+use crate::allowance::Allowance;
 use crate::dtls;
 use crate::firmware::Rules;
+use crate::metrics::Metrics;
 use crate::network::Network;
+
+/// One a second of each node that may be at an address.
+const DATAGRAMS_PER_ADDRESS: NonZeroU32 = NonZeroU32::new(20_000).unwrap();
 
 /// What the bridge is told: raw, checked when it starts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,6 +60,9 @@ pub struct Config {
     pub max_nodes: usize,
     /// How many of them are at one address (IPv6: one /64) at the most.
     pub max_nodes_per_address: usize,
+    /// How many datagrams a second are taken from one address (IPv6: one /64) on each port, and as many at
+    /// once; more are dropped and counted. One gateway may bring many busy nodes.
+    pub max_datagrams_per_address: NonZeroU32,
     /// How many nodes are asked for their resources at a time.
     pub max_discoveries: usize,
     /// Where nodes may speak without DTLS; empty: nowhere. A node that has a key, or was ever seen over
@@ -103,6 +112,7 @@ impl Default for Config {
             interface: None,
             max_nodes: 100_000,
             max_nodes_per_address: 20_000,
+            max_datagrams_per_address: DATAGRAMS_PER_ADDRESS,
             max_discoveries: 256,
             plain_from: Network::EVERYWHERE.to_vec(),
             psk: None,
@@ -194,6 +204,11 @@ impl Config {
             plain_from: self.plain_from.clone(),
             search_interval: self.multicast_interval,
         })
+    }
+
+    /// What one port takes from each address.
+    pub(crate) fn allowance(&self, metrics: &Metrics) -> Allowance {
+        Allowance::new(self.max_datagrams_per_address, metrics.clone())
     }
 
     pub(crate) fn dtls(&self) -> dtls::Limits {

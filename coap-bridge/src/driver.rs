@@ -20,6 +20,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 
+use crate::allowance::Allowance;
 use crate::config::{Config, InvalidConfig};
 use crate::dtls::{self, KeysError, Trust, TrustError};
 use crate::endpoint::Remote;
@@ -132,6 +133,7 @@ pub async fn start(
 struct Doors {
     started: Started,
     socket: Socket,
+    allowance: Allowance,
     groups: Groups,
     secure: Option<Secure>,
     bridge: Bridge,
@@ -188,7 +190,8 @@ impl Doors {
                 has_revocations: trust.as_ref().is_some_and(Trust::has_revocations),
                 expiry: trust.as_ref().and_then(|trust| trust.expiry.clone()),
             });
-            let second = Secure::bind(config, keys, trust, dtls_metrics.clone())?;
+            let allowance = config.allowance(&metrics);
+            let second = Secure::bind(config, keys, trust, allowance, dtls_metrics.clone())?;
             started.secure = Some(second.local_addr().map_err(|source| {
                 let address = config.dtls_listen;
                 StartError::BindSecure { address, source }
@@ -198,6 +201,7 @@ impl Doors {
         Ok(Self {
             started,
             socket,
+            allowance: config.allowance(&metrics),
             groups,
             secure,
             bridge,
@@ -250,6 +254,7 @@ impl Doors {
         }
         let driver = Driver {
             socket: self.socket,
+            allowance: self.allowance,
             groups: self.groups,
             inbox: Inbox::new(self.metrics.clone()),
             behind: None,
@@ -281,6 +286,7 @@ fn join(config: &Config, socket: &Socket) -> Result<Groups, StartError> {
 
 struct Driver {
     socket: Socket,
+    allowance: Allowance,
     groups: Groups,
     inbox: Inbox,
     /// Since when the bus is behind.
@@ -426,9 +432,16 @@ impl Driver {
     }
 
     fn take_in(&mut self) {
+        let now = now().mono;
         for _ in 0..BATCHES_TAKEN_IN {
             match self.socket.receive() {
-                Ok(batch) => batch.for_each(|(from, datagram)| self.inbox.push(from, datagram)),
+                Ok(batch) => {
+                    for (from, datagram) in batch {
+                        if self.allowance.admits(from, now) {
+                            self.inbox.push(from, datagram);
+                        }
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     // An ICMP error of some peer; the socket is as good as before.

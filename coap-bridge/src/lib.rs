@@ -15,6 +15,7 @@
 
 #![warn(missing_docs)]
 
+mod allowance;
 mod block;
 mod config;
 mod content;

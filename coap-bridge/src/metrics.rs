@@ -85,6 +85,8 @@ pub(crate) enum Shed {
     Push,
     /// Anything else.
     Other,
+    /// Anything from an address that sends too much.
+    Address,
 }
 
 impl Shed {
@@ -92,6 +94,7 @@ impl Shed {
         match self {
             Self::Push => "push",
             Self::Other => "other",
+            Self::Address => "address",
         }
     }
 }
@@ -173,7 +176,8 @@ impl Metrics {
         );
         registry.register(
             "datagrams_shed",
-            "Datagrams that were dropped unread since more came than can be handled, by sort",
+            "Datagrams that were dropped unread, by sort: since more came than can be handled, or \
+             more from one address than is allowed",
             self.shed.clone(),
         );
     }

@@ -9,8 +9,8 @@ use bus::topic::{Base, Topic};
 use serde_json::{Map, Value};
 
 use crate::message::{Draft, Parts};
-use crate::rate::{Meter, Rate};
 use crate::wire::Qos;
+use bus::rate::{Meter, Rate};
 
 /// Events that may come at once.
 const BURST: u32 = 10;

@@ -31,7 +31,6 @@ mod logins;
 mod message;
 mod metrics;
 mod passwords;
-mod rate;
 mod reload;
 mod retained;
 mod session;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::Identity;
-use crate::rate::Rate;
+use bus::rate::Rate;
 
 /// The section `[bus.limits]`. The defaults carry 10,000 clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

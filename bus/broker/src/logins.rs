@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use crate::limits::network;
 use crate::metrics::{Counted, Metrics};
 use crate::passwords::{Login, Passwords, Secret};
-use crate::rate::{Meter, Rate};
+use bus::rate::{Meter, Rate};
 
 /// Networks whose failures are remembered; with more, the one that failed longest ago is forgotten.
 const NETWORKS: usize = 4096;

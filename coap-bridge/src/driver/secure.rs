@@ -8,6 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::{BATCHES_PER_TURN, StartError};
+use crate::allowance::Allowance;
 use crate::config::Config;
 use crate::dtls::{Event, Keys, Metrics, Server, Trust};
 use crate::endpoint::{Remote, Transmit};
@@ -17,6 +18,7 @@ use crate::socket::Socket;
 
 pub(super) struct Secure {
     socket: Socket,
+    allowance: Allowance,
     pub(super) server: Server,
 }
 
@@ -26,6 +28,7 @@ impl Secure {
         config: &Config,
         keys: Option<Keys>,
         trust: Option<Trust>,
+        allowance: Allowance,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
         let address = config.dtls_listen;
@@ -34,7 +37,11 @@ impl Secure {
         let (limits, rng) = (config.dtls(), StdRng::from_os_rng());
         let server = Server::new(limits, keys, trust, rng, metrics, now().mono)
             .map_err(|error| StartError::Dtls(error.to_string()))?;
-        Ok(Self { socket, server })
+        Ok(Self {
+            socket,
+            allowance,
+            server,
+        })
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -56,7 +63,9 @@ impl Secure {
             match self.socket.receive() {
                 Ok(batch) => {
                     for (from, datagram) in batch {
-                        self.server.handle_datagram(from, datagram, now);
+                        if self.allowance.admits(from, now.mono) {
+                            self.server.handle_datagram(from, datagram, now);
+                        }
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,

@@ -272,6 +272,35 @@ async fn ipv4_and_ipv6_nodes_share_the_socket_and_floods_of_rubbish_change_nothi
     assert!(bench.admin.metrics().contains("malformed"));
 }
 
+#[tokio::test]
+async fn an_address_that_sends_too_much_keeps_nobody_from_being_heard() {
+    let bench = Bench::with(Config {
+        listen: "0.0.0.0:0".parse().unwrap(),
+        max_datagrams_per_address: 5.try_into().unwrap(),
+        ..Config::default()
+    });
+    let port = bench.address.port();
+    let loud = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let dropped = timeout(PATIENCE, async {
+        while !bench.admin.metrics().contains("sort=\"address\"") {
+            loud.send_to(b"\x40\x00\x00\x01", ("127.0.0.1", port))
+                .await
+                .unwrap();
+            tokio::task::yield_now().await;
+        }
+    });
+    dropped.await.expect("all of a flood was taken");
+    let quiet = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+    let alive = post(1, "alive", "alive:quiet");
+    quiet.send_to(&alive, ("127.0.0.1", port)).await.unwrap();
+    let mut answer = [0; 100];
+    timeout(PATIENCE, quiet.recv(&mut answer))
+        .await
+        .expect("no answer")
+        .unwrap();
+    assert_eq!(answer[1], Code::CHANGED.byte());
+}
+
 /// The name of an interface, and its link-local address with the zone.
 fn link_local() -> Option<(String, SocketAddr)> {
     let interfaces = std::fs::read_to_string("/proc/net/if_inet6").ok()?;

@@ -48,7 +48,9 @@ impl Bridge {
         command.arg(setting.pki("bridge/coap"));
         let kept = bus.data.join("coap-bridge");
         let data = format!("coap_bridge.data={}", kept.display());
-        command.args(["--set", &data]);
+        // All of the load comes from one address.
+        let allowed = "coap_bridge.max_datagrams_per_address=1000000000";
+        command.args(["--set", &data, "--set", allowed]);
         let mut program = Program::start("coap-bridge", &mut command, &log)?;
         let address = program.wait_for(|| {
             let text = std::fs::read_to_string(&log).ok()?;

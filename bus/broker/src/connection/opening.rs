@@ -17,10 +17,10 @@ use crate::acl::Access;
 use crate::broker::Broker;
 use crate::events::Refusal;
 use crate::identity::{Guest, Identity, Known};
-use crate::rate::Meter;
 use crate::session::{Session, Terms};
 use crate::topic;
 use crate::wire::{self, Connack, Connect, Packet, Reason, Version};
+use bus::rate::Meter;
 
 /// How long a take-over waits for the connection before to deal with its Will.
 const TAKE_OVER: Duration = Duration::from_secs(2);

@@ -16,13 +16,13 @@ use crate::exchange::{ExchangeError, Flow};
 use crate::identity::{Identity, Proof};
 use crate::limits::Presence;
 use crate::message::{Draft, Parts};
-use crate::rate::Meter;
 use crate::session::Session;
 use crate::sessions::Handle;
 use crate::store::{Outcome, Ticket, Writes};
 use crate::topic;
 use crate::will;
 use crate::wire::{self, Acknowledgement, Packet, Publish, Qos, Reason, Version, Will};
+use bus::rate::Meter;
 
 /// DISCONNECT with Will Message (MQTT 5 section 3.14.2.1).
 const WITH_WILL: u8 = 0x04;

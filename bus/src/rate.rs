@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// What is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rate {
+pub struct Rate {
     /// After each of these one more is allowed.
     interval: Duration,
     /// How far one may be ahead: one interval less than the burst, since the last of it is allowed.
@@ -17,7 +17,8 @@ pub(crate) struct Rate {
 
 impl Rate {
     /// `burst` at once, at least one, and one more after each `interval`.
-    pub(crate) fn new(burst: u32, interval: Duration) -> Self {
+    #[must_use]
+    pub fn new(burst: u32, interval: Duration) -> Self {
         Self {
             interval,
             ahead: interval * burst.saturating_sub(1),
@@ -25,37 +26,41 @@ impl Rate {
     }
 
     /// `count` in each `period`, all of them at once if need be.
-    pub(crate) fn of(count: NonZeroU32, period: Duration) -> Self {
+    #[must_use]
+    pub fn of(count: NonZeroU32, period: Duration) -> Self {
         Self::new(count.get(), period / count.get())
     }
 }
 
 /// What was used of a [`Rate`].
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Meter {
+pub struct Meter {
     full: Option<Instant>,
 }
 
 impl Meter {
     /// Counts one, allowed or not.
-    pub(crate) fn count(&mut self, rate: &Rate, now: Instant) {
+    pub fn count(&mut self, rate: &Rate, now: Instant) {
         let full = self.full.map_or(now, |full| full.max(now));
         self.full = Some(full + rate.interval);
     }
 
     /// When one more is allowed; none when it is now.
-    pub(crate) fn blocked_until(&self, rate: &Rate, now: Instant) -> Option<Instant> {
+    #[must_use]
+    pub fn blocked_until(&self, rate: &Rate, now: Instant) -> Option<Instant> {
         let until = self.full?.checked_sub(rate.ahead)?;
         (until > now).then_some(until)
     }
 
     /// When it is as if nothing had been counted.
-    pub(crate) fn full(&self) -> Option<Instant> {
+    #[must_use]
+    pub fn full(&self) -> Option<Instant> {
         self.full
     }
 
     /// Whether it is as if nothing had been counted.
-    pub(crate) fn is_full(&self, now: Instant) -> bool {
+    #[must_use]
+    pub fn is_full(&self, now: Instant) -> bool {
         self.full.is_none_or(|full| full <= now)
     }
 }
@@ -65,7 +70,7 @@ mod tests {
     use super::*;
 
     fn start() -> Instant {
-        bus::time::now().mono
+        crate::time::now().mono
     }
 
     #[test]
