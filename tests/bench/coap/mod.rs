@@ -4,6 +4,7 @@ mod endpoint;
 mod fleet;
 mod line;
 mod load;
+mod mosquitto_sub;
 mod requests;
 
 use std::net::SocketAddr;
@@ -48,9 +49,7 @@ impl Bridge {
         command.arg(setting.pki("bridge/coap"));
         let kept = bus.data.join("coap-bridge");
         let data = format!("coap_bridge.data={}", kept.display());
-        // All of the load comes from one address.
-        let allowed = "coap_bridge.max_datagrams_per_address=1000000000";
-        command.args(["--set", &data, "--set", allowed]);
+        command.args(["--set", &data]);
         let mut program = Program::start("coap-bridge", &mut command, &log)?;
         let address = program.wait_for(|| {
             let text = std::fs::read_to_string(&log).ok()?;
