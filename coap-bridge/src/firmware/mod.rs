@@ -7,7 +7,8 @@
 //! - `work`, `results`, `answers`: what is asked of a node, one request at a time; what it answered;
 //!   and how that is told.
 //! - `access`, `secure`: who may speak for which node, and nodes that speak DTLS.
-//! - `node`, `places`, `wire`: the state of one node, where nodes are, and the payloads.
+//! - `node`, `places`: the state of one node, and where nodes are.
+//! - `wire`, `write`: what nodes say, and how a value is written to one.
 //! - `sort`: what may be dropped first, told before it is decoded.
 //!
 //! What it refuses to do: it decides nothing about liveness, topics and acks, which is the bridge
@@ -28,6 +29,7 @@ mod sort;
 mod tests;
 mod wire;
 mod work;
+mod write;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;

@@ -9,7 +9,7 @@ use bus::payload::Resource;
 
 use super::Rules;
 use super::places::{self, Host, Seat};
-use super::wire::Profile;
+use super::write::Profile;
 use crate::block::Block;
 use crate::endpoint::{Remote, RequestId};
 

@@ -10,7 +10,7 @@ use super::Bridge;
 use super::access::level;
 use super::answers::{failed, no_server, ok, rejected, session_ended};
 use super::node::{Current, Turn};
-use super::wire;
+use super::write::{self, Profile};
 use crate::endpoint::parameters::MAX_TRANSMIT_WAIT;
 use crate::endpoint::{Code, Method, Remote, Request};
 
@@ -125,14 +125,14 @@ impl Bridge {
                 method,
             } => {
                 let node = self.nodes.get(uid);
-                let profile = node.map_or(wire::Profile::Limited, |node| node.profile);
+                let profile = node.map_or(Profile::Limited, |node| node.profile);
                 let entry = node.and_then(|node| node.resources.get(&path));
                 let listed = entry.and_then(|entry| entry.listed.as_ref());
                 let formats = listed.map_or(&[][..], |listed| &listed.formats);
                 let last = entry.and_then(|entry| entry.format);
-                match wire::write(&path, formats, last, &value, profile) {
+                match write::write(&path, formats, last, &value, profile) {
                     Ok(request) => {
-                        let request = wire::with_method(request, method, &value);
+                        let request = write::with_method(request, method, &value);
                         let ask = match method {
                             SetMethod::Fetch => Ask::Fetch { path, id },
                             _ => Ask::Write { path, id, deadline },
