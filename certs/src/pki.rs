@@ -377,13 +377,16 @@ impl Pki {
         Ok(decision)
     }
 
-    /// One name for a bridge and a viewer is most likely a slip.
+    /// One name for a bridge and a viewer is most likely a slip; for a part that opens connections and
+    /// answers others it is not.
     fn refuse_other_role(&self, request: &Request) -> Result<(), Error> {
         let Identity { role, name } = &request.identity;
         if request.existing != Existing::Keep {
             return Ok(());
         }
-        match self.find(name)?.first() {
+        let others = self.find(name)?;
+        let mut others = others.iter();
+        match others.find(|other| !role.is_same_part(other.role)) {
             Some(other) => Err(Error::Differs {
                 what: name.to_string(),
                 difference: format!("its role is {}, not {role}", other.role),

@@ -87,6 +87,16 @@ impl Role {
         )
     }
 
+    /// Whether this and the other role are those of one part, with its certificate for each.
+    pub(crate) fn is_same_part(self, other: Self) -> bool {
+        let part = |role| match role {
+            Self::CoapServer => Self::Bridge,
+            Self::DashboardServer => Self::Dashboard,
+            role => role,
+        };
+        part(self) == part(other)
+    }
+
     /// Whether the holder verifies the certificates of others, and needs the list of revocations.
     #[must_use]
     pub fn verifies(self) -> bool {

@@ -75,6 +75,20 @@ fn check_differs(result: Result<Issued, Error>, text: &str) {
 }
 
 #[test]
+fn a_part_that_connects_and_answers_has_a_certificate_for_each() {
+    let mut bench = Bench::initialised();
+    for (client, server) in [
+        ("bridge/coap", "coap-server/coap"),
+        ("dashboard/page", "dashboard-server/page"),
+    ] {
+        bench.issue(client);
+        let second = bench.ask(server, &[], Existing::Keep).unwrap();
+        assert_eq!(second.outcome, Outcome::Created);
+    }
+    assert!(bench.ask("bridge/page", &[], Existing::Keep).is_err());
+}
+
+#[test]
 fn what_differs_is_kept_unless_forced() {
     let mut bench = Bench::initialised();
     let first = bench
