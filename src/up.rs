@@ -89,10 +89,9 @@ fn defaults(data: &Path) -> Settings {
         settings.bus.wss_listen = Some(any(8084));
     }
     settings.coap_bridge.pki = pki.join("bridge/coap");
-    // Whoever has made a key for a node, or a certificate for the bridge to show to nodes, wants DTLS.
-    settings.coap_bridge.psk = Some(pki.join("psk")).filter(|file| file.exists());
-    let coap_server = pki.join("coap-server/coap");
-    settings.coap_bridge.dtls_pki = Some(coap_server).filter(|folder| folder.exists());
+    // Neither has to be there: the first key, or certificate for nodes, may be made later.
+    settings.coap_bridge.psk = Some(pki.join("psk"));
+    settings.coap_bridge.dtls_pki = Some(pki.join("coap-server/coap"));
     settings.coap_bridge.data = Some(data.join("coap"));
     settings.ws_bridge.data = Some(data.join("ws"));
     settings.ws_bridge.pki = pki.join("bridge/ws");

@@ -69,11 +69,11 @@ pub struct Config {
     /// DTLS, may not anywhere.
     pub plain_from: Vec<Network>,
     /// The file of keys that nodes share with the bridge, as `certgen psk` writes it; with it nodes
-    /// are heard over DTLS. Read again on SIGHUP and when it changes.
+    /// are heard over DTLS. Read again on SIGHUP and when it changes; it may be made later.
     pub psk: Option<PathBuf>,
     /// The folder with the certificate that the bridge shows to nodes, of role `coap-server`; with it
     /// nodes are heard over DTLS, and prove by a certificate of role `node` who they are. Read again
-    /// as `psk` is.
+    /// as `psk` is, and may be made later.
     pub dtls_pki: Option<PathBuf>,
     /// Where nodes send to over DTLS, given `psk` or `dtls_pki`.
     pub dtls_listen: SocketAddr,

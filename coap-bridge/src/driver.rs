@@ -22,14 +22,14 @@ use tokio::sync::mpsc;
 
 use crate::allowance::Allowance;
 use crate::config::{Config, InvalidConfig};
-use crate::dtls::{self, KeysError, Trust, TrustError};
+use crate::dtls::{self, KeysError, TrustError};
 use crate::endpoint::Remote;
 use crate::firmware::Bridge;
 use crate::groups::{Groups, JoinError};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::socket::Socket;
-use credentials::{Credentials, Sources};
+use credentials::{Credentials, Had, Sources};
 use secure::Secure;
 
 /// ENODEV of Linux: what binding to an interface gives that is not there.
@@ -146,7 +146,7 @@ struct Doors {
 struct Files {
     sources: Sources,
     watch: Watch,
-    has_revocations: bool,
+    had: Had,
     expiry: Option<Expiry>,
 }
 
@@ -180,14 +180,17 @@ impl Doors {
         let (mut secure, mut files) = (None, None);
         if let Some(sources) = Sources::of(config) {
             let watch = sources.watch();
-            let Credentials { keys, trust } = sources.read()?;
+            let read = sources.read()?;
+            let mut had = Had::default();
+            had.note(&read);
+            let Credentials { keys, trust } = read;
             if let Some(keys) = &keys {
                 bridge.handle_keys(keys.names().cloned().collect(), now());
             }
             files = Some(Files {
                 sources,
                 watch,
-                has_revocations: trust.as_ref().is_some_and(Trust::has_revocations),
+                had,
                 expiry: trust.as_ref().and_then(|trust| trust.expiry.clone()),
             });
             let allowance = config.allowance(&metrics);
@@ -247,9 +250,8 @@ impl Doors {
             let (sources, watch) = (files.sources, files.watch);
             let told = (admin.clone(), self.metrics.clone());
             let stop = shutdown.clone();
-            let had = files.has_revocations;
             shutdown.spawn(credentials::keep(
-                sources, watch, had, to_driver, told, stop,
+                sources, watch, files.had, to_driver, told, stop,
             ));
         }
         let driver = Driver {

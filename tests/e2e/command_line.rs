@@ -39,7 +39,8 @@ fn a_taken_port_is_named_with_the_remedy() {
     ];
     for key in free.iter().chain(&["admin.listen"]) {
         let mut args = vec!["up".to_owned(), "--data".to_owned(), data.to_owned()];
-        for other in free.iter().chain(&["admin.listen", "coap_bridge.listen"]) {
+        let udp = ["coap_bridge.listen", "coap_bridge.dtls_listen"];
+        for other in free.iter().chain(&["admin.listen"]).chain(&udp) {
             args.extend(["--set".to_owned(), format!("{other}=127.0.0.1:0")]);
         }
         args.extend(["--set".to_owned(), format!("{key}={taken}")]);

@@ -167,9 +167,42 @@ fn where_dtls_is_required_nothing_else_is_taken() {
 }
 
 #[test]
-fn without_keys_nothing_listens_for_dtls() {
+fn the_first_key_and_certificate_need_no_restart() {
     let system = System::start(&[]);
-    assert!(!system.listens("CoAP over DTLS"));
+    let unanswered = || {
+        let name = "coap_bridge_dtls_datagrams_dropped_total";
+        system.metric(name, "\"no_credentials\"")
+    };
+    std::thread::scope(|scope| {
+        // A node that was switched on before anybody gave it a key: it is told nothing, and goes on.
+        let early = scope.spawn(|| {
+            let credentials = [&psk("kitchen", KEY)[..], &["-B", "60"]].concat();
+            post(BUILDS[0], &system, &credentials, "alive", "alive:kitchen")
+        });
+        wait_for("its first word", || (unanswered() >= 1.0).then_some(()));
+        assert_eq!(
+            system.metric("coap_bridge_dtls_datagrams_sent_total", ""),
+            0.0
+        );
+        give(&system.pki(), "kitchen", KEY);
+        let answer = early.join().unwrap();
+        assert!(answer.contains("Received"), "{answer}");
+    });
+    works(BUILDS[1], &system);
+    let answer = coap_post(system.coap(), "alive", "alive:kitchen");
+    assert!(answer.contains("4.01"), "{answer}");
+
+    system.certgen(&["issue", "coap-server", "coap"]);
+    system.certgen(&["issue", "node", "attic"]);
+    wait_for("the certificate", || {
+        let labels = "\"certificates\",result=\"ok\"";
+        let reads = system.metric("coap_bridge_reloads_total", labels);
+        (reads >= 1.0).then_some(())
+    });
+    let attic = identity(&system.pki(), "node", "attic");
+    let attic: Vec<&str> = attic.iter().map(String::as_str).collect();
+    let answer = post(BUILDS[0], &system, &attic, "alive", "alive:attic");
+    assert!(answer.contains("Received"), "{answer}");
 }
 
 #[test]

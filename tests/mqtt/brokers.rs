@@ -42,6 +42,7 @@ fn ours() -> Broker {
         "bus.listen=127.0.0.1:0",
         "bus.plain_listen=127.0.0.1:0",
         "coap_bridge.listen=127.0.0.1:0",
+        "coap_bridge.dtls_listen=127.0.0.1:0",
         "ws_bridge.listen=127.0.0.1:0",
         "dashboard_gw.listen=127.0.0.1:0",
         "bus.anonymous=admin",

@@ -1,7 +1,7 @@
 //! The files by which nodes are believed: read at the start, and again when they change.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bus::admin::Admin;
 use bus::shutdown::Shutdown;
@@ -46,21 +46,41 @@ impl Sources {
         Watch::over(self.paths())
     }
 
-    /// Reads them for the first time.
+    /// Reads them for the first time; they may be made later.
     pub(super) fn read(&self) -> Result<Credentials, StartError> {
+        for path in self
+            .psk
+            .iter()
+            .chain(&self.pki)
+            .filter(|path| is_absent(path))
+        {
+            tracing::info!(path = %path.display(), "not there yet: no node can join over DTLS by it");
+        }
+        let (psk, pki) = self.present(Had::default());
         Ok(Credentials {
-            keys: self.psk.as_deref().map(Keys::load).transpose()?,
-            trust: self.pki.as_deref().map(Trust::load).transpose()?,
+            keys: psk.map(Keys::load).transpose()?,
+            trust: pki.map(Trust::load).transpose()?,
         })
     }
 
-    /// Reads them again; what can't be used is told and counted, and what was in force stays. A list
-    /// of revocations does not just go away.
-    fn read_again(&self, had_revocations: bool, metrics: &Metrics) -> Credentials {
-        let keys = self.psk.as_deref().map(Keys::load);
-        let trust = self.pki.as_deref().map(|folder| {
+    /// The keys and the folder of certificates that are there, or should be.
+    fn present(&self, had: Had) -> (Option<&Path>, Option<&Path>) {
+        let psk = self.psk.as_deref();
+        let pki = self.pki.as_deref();
+        (
+            psk.filter(|file| had.keys || !is_absent(file)),
+            pki.filter(|folder| had.trust || !is_absent(folder)),
+        )
+    }
+
+    /// Reads them again; what can't be used is told and counted, and what was in force stays. What
+    /// was there does not just go away, nor does a list of revocations.
+    fn read_again(&self, had: Had, metrics: &Metrics) -> Credentials {
+        let (psk, pki) = self.present(had);
+        let keys = psk.map(Keys::load);
+        let trust = pki.map(|folder| {
             let trust = Trust::load(folder)?;
-            match had_revocations && !trust.has_revocations() {
+            match had.revocations && !trust.has_revocations() {
                 true => Err(TrustError::RevocationsGone(folder.join("crl.pem"))),
                 false => Ok(trust),
             }
@@ -70,6 +90,29 @@ impl Sources {
             trust: trust.and_then(|trust| taken("certificates", trust, metrics)),
         }
     }
+}
+
+/// What has been read so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Had {
+    keys: bool,
+    trust: bool,
+    revocations: bool,
+}
+
+impl Had {
+    pub(super) fn note(&mut self, read: &Credentials) {
+        self.keys |= read.keys.is_some();
+        if let Some(trust) = &read.trust {
+            self.trust = true;
+            self.revocations = trust.has_revocations();
+        }
+    }
+}
+
+/// Whether there is nothing; what can't be looked at is something.
+fn is_absent(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
 }
 
 fn taken<T, E: Error + 'static>(
@@ -107,7 +150,7 @@ async fn asked(hangup: &mut Option<Signal>) {
 pub(super) async fn keep(
     sources: Sources,
     mut watch: Watch,
-    mut has_revocations: bool,
+    mut had: Had,
     to: mpsc::Sender<Credentials>,
     (admin, metrics): (Admin, Metrics),
     shutdown: Shutdown,
@@ -122,16 +165,14 @@ pub(super) async fn keep(
             () = shutdown.stopping() => return,
         }
         let (files, counters) = (sources.clone(), metrics.clone());
-        let read = move || files.read_again(has_revocations, &counters);
+        let read = move || files.read_again(had, &counters);
         let Ok(read) = tokio::task::spawn_blocking(read).await else {
             tracing::error!("the files of the bridge could not be looked at");
             continue;
         };
-        if let Some(trust) = &read.trust {
-            has_revocations = trust.has_revocations();
-            if let Some(expiry) = trust.expiry.clone() {
-                admin.certificate(expiry);
-            }
+        had.note(&read);
+        if let Some(expiry) = read.trust.as_ref().and_then(|trust| trust.expiry.clone()) {
+            admin.certificate(expiry);
         }
         if to.send(read).await.is_err() {
             return;

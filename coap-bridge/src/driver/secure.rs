@@ -23,7 +23,7 @@ pub(super) struct Secure {
 }
 
 impl Secure {
-    /// Binds the socket; with the credentials that are there.
+    /// Binds the socket; with the credentials that are there. Others may come later.
     pub(super) fn bind(
         config: &Config,
         keys: Option<Keys>,
@@ -35,6 +35,7 @@ impl Secure {
         let socket = Socket::bind(address, config.interface.as_deref())
             .map_err(|source| StartError::BindSecure { address, source })?;
         let (limits, rng) = (config.dtls(), StdRng::from_os_rng());
+        let keys = keys.unwrap_or_default();
         let server = Server::new(limits, keys, trust, rng, metrics, now().mono)
             .map_err(|error| StartError::Dtls(error.to_string()))?;
         Ok(Self {

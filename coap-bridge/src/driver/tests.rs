@@ -205,6 +205,14 @@ fn write(node: &str, resource: &str, value: &str) -> Order {
 }
 
 #[tokio::test]
+async fn where_neither_keys_nor_certificates_are_named_nothing_listens_for_dtls() {
+    let bench = Bench::new("127.0.0.1:0");
+    assert_eq!(bench.secure, None);
+    let names = bench.admin.listeners();
+    assert!(names.iter().all(|listener| listener.scheme == "coap"));
+}
+
+#[tokio::test]
 async fn a_node_over_dtls_is_discovered_read_and_written() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("kitchen:{KEY}\n")).unwrap();

@@ -37,13 +37,12 @@ const CERTIFICATE_SUITES: [Dtls12CipherSuite; 3] = [
 /// How dimpl is to do it. Made once: making one tries out the whole cryptography.
 #[derive(Debug)]
 pub(super) struct Configs {
-    /// None when there are no keys.
-    psk: Option<Arc<Config>>,
+    psk: Arc<Config>,
     certificates: Arc<Config>,
 }
 
 impl Configs {
-    pub(super) fn new(resolver: Option<Arc<Resolver>>) -> Result<Self, Error> {
+    pub(super) fn new(resolver: Arc<Resolver>) -> Result<Self, Error> {
         let common = || {
             Config::builder()
                 .with_crypto_provider(provider())
@@ -51,18 +50,14 @@ impl Configs {
                 .handshake_timeout(HANDSHAKE_TIME)
                 .mtu(MTU)
         };
-        let psk = |resolver| {
-            let config = common().with_psk_server(None, resolver);
-            config
-                .dtls12_cipher_suites(&[PSK_SUITE])
-                .kx_groups(&[])
-                .build()
-        };
+        let psk = common()
+            .with_psk_server(None, resolver)
+            .dtls12_cipher_suites(&[PSK_SUITE])
+            .kx_groups(&[])
+            .build()?;
         let certificates = common().dtls12_cipher_suites(&CERTIFICATE_SUITES).build()?;
         Ok(Self {
-            psk: resolver
-                .map(|resolver| psk(resolver).map(Arc::new))
-                .transpose()?,
+            psk: Arc::new(psk),
             certificates: Arc::new(certificates),
         })
     }
@@ -132,6 +127,9 @@ impl Server {
                 });
             }
         };
+        if self.resolver.is_empty() && self.trust.is_none() {
+            return self.metrics.dropped(Dropped::NoCredentials);
+        }
         let session = self.sessions.get(from);
         if session.is_some_and(|session| session.association.began_with(hello.random)) {
             return self.metrics.dropped(Dropped::Late);
@@ -215,7 +213,7 @@ impl Server {
         hello.suites().find_map(|suite| {
             let suite = Dtls12CipherSuite::from_u16(suite);
             if suite == PSK_SUITE {
-                let config = self.configs.psk.clone()?;
+                let config = (!self.resolver.is_empty()).then(|| self.configs.psk.clone())?;
                 return Some((config, Proof::SharedKey));
             }
             let trust = self.trust.as_ref()?;

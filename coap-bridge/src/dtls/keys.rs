@@ -147,6 +147,12 @@ impl Resolver {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
+    /// Whether nobody has a key.
+    pub(super) fn is_empty(&self) -> bool {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.0.is_empty()
+    }
+
     /// Whom the handshake that was worked on last has named, if it has.
     pub(super) fn take_named(&self) -> Option<Named> {
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);

@@ -22,6 +22,8 @@ pub(super) enum Dropped {
     Fragmented,
     /// A ClientHello of something older than DTLS 1.2.
     Version,
+    /// A ClientHello while there are neither keys nor certificates.
+    NoCredentials,
     /// It belongs to no session or handshake.
     NoSession,
     /// A ClientHello that has led to the session which is there.
@@ -38,6 +40,7 @@ impl Dropped {
             Self::Malformed => "malformed",
             Self::Fragmented => "fragmented_hello",
             Self::Version => "version",
+            Self::NoCredentials => "no_credentials",
             Self::NoSession => "no_session",
             Self::Late => "late_hello",
             Self::Unreadable => "unreadable",

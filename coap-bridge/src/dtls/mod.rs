@@ -112,25 +112,25 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server that believes those who have a key of `keys`, or a certificate that `trust` takes.
+    /// A server that believes those who have a key of `keys`, or a certificate that `trust` takes, and
+    /// says nothing at all while it can believe nobody.
     ///
     /// # Errors
     /// dimpl can't be used, and says why.
     pub(crate) fn new(
         limits: Limits,
-        keys: Option<Keys>,
+        keys: Keys,
         trust: Option<Trust>,
         mut rng: StdRng,
         metrics: Metrics,
         now: Instant,
     ) -> Result<Self, dimpl::Error> {
         let resolver = Arc::new(Resolver::default());
-        let has_keys = keys.is_some();
-        resolver.replace(keys.unwrap_or_default());
+        resolver.replace(keys);
         Ok(Self {
             limits,
             cookies: Cookies::new(&mut rng, now),
-            configs: Configs::new(has_keys.then(|| resolver.clone()))?,
+            configs: Configs::new(resolver.clone())?,
             resolver,
             trust,
             handshakes: Handshakes::default(),

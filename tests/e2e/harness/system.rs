@@ -140,11 +140,6 @@ impl System {
         self.address("CoAP over DTLS")
     }
 
-    /// Whether there is a listener with this name.
-    pub(crate) fn listens(&self, name: &str) -> bool {
-        self.listeners.contains_key(name)
-    }
-
     pub(crate) fn pki(&self) -> PathBuf {
         self.data.path().join("pki")
     }

@@ -151,15 +151,10 @@ pub(super) fn limits() -> Limits {
 
 impl Bench {
     pub(super) fn new(names: &[(&str, &str)]) -> Self {
-        Self::with(1, limits(), Some(keys(names)), None)
+        Self::with(1, limits(), keys(names), None)
     }
 
-    pub(super) fn with(
-        seed: u64,
-        limits: Limits,
-        keys: Option<Keys>,
-        trust: Option<Trust>,
-    ) -> Self {
+    pub(super) fn with(seed: u64, limits: Limits, keys: Keys, trust: Option<Trust>) -> Self {
         let now = bus::time::now();
         let metrics = Metrics::default();
         let rng = StdRng::seed_from_u64(seed);

@@ -86,7 +86,7 @@ fn bench(authority: &Authority) -> (Bench, tempfile::TempDir) {
     }
     revoke(folder.path(), authority, &[99]);
     let trust = Trust::load(folder.path()).unwrap();
-    let keys = Some(keys(&[("attic", KEY)]));
+    let keys = keys(&[("attic", KEY)]);
     (Bench::with(1, limits(), keys, Some(trust)), folder)
 }
 

@@ -92,7 +92,7 @@ fn the_session_that_was_silent_for_longest_makes_room() {
     };
     let names = ["a", "b", "c", "d", "e"];
     let file: Vec<_> = names.iter().map(|name| (*name, KEY)).collect();
-    let mut bench = Bench::with(1, limits, Some(keys(&file)), None);
+    let mut bench = Bench::with(1, limits, keys(&file), None);
     let at = |n: usize| format!("10.0.0.{}:7000", n + 1);
     for (n, name) in names.iter().enumerate().take(3) {
         bench.works(&at(n), name, KEY);
@@ -127,7 +127,7 @@ fn one_address_has_its_share_of_sessions() {
         ..limits()
     };
     let file = keys(&[("a", KEY), ("b", KEY), ("c", KEY)]);
-    let mut bench = Bench::with(1, limits, Some(file), None);
+    let mut bench = Bench::with(1, limits, file, None);
     bench.works("[2001:db8::1]:7000", "a", KEY);
     bench.works("[2001:db8::2]:7000", "b", KEY);
     bench.connect("[2001:db8::3]:7000", "c", KEY);

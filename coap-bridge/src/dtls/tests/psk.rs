@@ -41,6 +41,23 @@ fn a_wrong_key_and_an_unknown_name_fail_for_that_client_only() {
     bench.works("10.0.0.6:7000", "kitchen", KEY);
 }
 
+/// A node that was switched on too early need not be switched on again.
+#[test]
+fn the_first_key_may_come_late() {
+    let mut bench = Bench::new(&[]);
+    bench.connect("10.0.0.1:7000", "kitchen", KEY);
+    bench.wait(Duration::from_secs(5));
+    // Nobody can be believed, so nobody is answered.
+    assert_eq!(bench.metrics.sent.get(), 0);
+    assert!(bench.metrics.dropped_for("no_credentials") >= 2);
+    assert!(!bench.client("10.0.0.1:7000").failed);
+    let now = bench.now;
+    bench.server.handle_keys(keys(&[("kitchen", KEY)]), now);
+    bench.wait(Duration::from_secs(10));
+    assert_eq!(bench.established().1, "kitchen");
+    assert!(bench.client("10.0.0.1:7000").connected);
+}
+
 #[test]
 fn a_lossy_link_delays_but_prevents_nothing() {
     let weather = Weather {
@@ -52,7 +69,7 @@ fn a_lossy_link_delays_but_prevents_nothing() {
     const SEEDS: u64 = 150;
     for seed in 0..SEEDS {
         let limits = super::bench::limits();
-        let mut bench = Bench::with(seed, limits, Some(keys(&[("kitchen", KEY)])), None);
+        let mut bench = Bench::with(seed, limits, keys(&[("kitchen", KEY)]), None);
         bench.weather = weather;
         let at = "10.0.0.1:7000";
         bench.connect(at, "kitchen", KEY);
