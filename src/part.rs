@@ -21,6 +21,13 @@ pub(crate) enum Part {
 }
 
 impl Part {
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Bus,
+        Self::CoapBridge,
+        Self::WsBridge,
+        Self::DashboardGw,
+    ];
+
     fn section(self) -> &'static str {
         match self {
             Self::Bus => "bus",
@@ -75,7 +82,7 @@ impl Args {
 /// Runs the part until it is told to stop.
 pub(crate) async fn run(part: Part, args: Args, process: Process) -> Result<(), Failure> {
     let flags = args.flags(part);
-    let settings = args.sources.load(Settings::default(), flags)?;
+    let settings = args.sources.load(Settings::default(), flags, &[part])?;
     let (admin, shutdown) = (&process.admin, process.shutdown.child());
     serve_admin(&settings, &process).await?;
     start(part, settings, admin, &shutdown).await?;

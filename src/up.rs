@@ -11,6 +11,7 @@ use bus::session::BusUrl;
 use bus::shutdown::Shutdown;
 use certs::{Outcome, Passphrase, Renewal, Surroundings, Within};
 
+use crate::part::Part;
 use crate::process::{Failure, Process, say};
 use crate::settings::{Settings, SourceArgs};
 use crate::{part, simulate};
@@ -50,7 +51,7 @@ pub(crate) async fn run(args: Args, process: Process) -> Result<(), Failure> {
         demo,
         sources,
     } = args;
-    let settings = sources.load(defaults(&data), Vec::new())?;
+    let settings = sources.load(defaults(&data), Vec::new(), &Part::ALL)?;
     make_data_folder(&data)?;
     make_pki(&data, &settings)?;
     part::serve_admin(&settings, &process).await?;
@@ -74,7 +75,8 @@ pub(crate) async fn run(args: Args, process: Process) -> Result<(), Failure> {
     process.run(vec![edge, gateway, broker]).await
 }
 
-fn defaults(data: &Path) -> Settings {
+/// What `nodebus up` takes unless told otherwise.
+pub(crate) fn defaults(data: &Path) -> Settings {
     let mut settings = Settings::default();
     let pki = data.join("pki");
     settings.bus.pki = pki.join("broker/bus");

@@ -137,8 +137,16 @@ pub struct InvalidConfig {
 }
 
 impl Config {
-    /// Checks what types alone can't.
-    pub(crate) fn check(&self) -> Result<Rules, InvalidConfig> {
+    /// Checks what types alone can't, as starting does.
+    ///
+    /// # Errors
+    /// The first setting that can't be taken.
+    pub fn check(&self) -> Result<(), InvalidConfig> {
+        self.checked().map(drop)
+    }
+
+    /// What follows from settings that can be taken.
+    pub(crate) fn checked(&self) -> Result<Rules, InvalidConfig> {
         let day = |time: Duration| (1..=24 * 3600).contains(&time.as_secs());
         let ranges = [
             ("max_time", day(self.max_time), "1s to 24h"),

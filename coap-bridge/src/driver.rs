@@ -152,7 +152,7 @@ struct Files {
 
 impl Doors {
     fn open(config: &Config) -> Result<Self, StartError> {
-        let rules = config.check()?;
+        let rules = config.checked()?;
         let bind = |source: io::Error| match &config.interface {
             Some(interface) if source.raw_os_error() == Some(NO_SUCH_DEVICE) => {
                 StartError::Interface {

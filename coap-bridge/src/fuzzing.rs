@@ -278,7 +278,7 @@ fn step(script: &mut Script<'_>, peers: &mut Peers) -> Option<()> {
 /// The bridge, of which each datagram is one of a firmware, a stranger or an answer of a node.
 pub fn nodes(data: &[u8]) {
     let mut script = Script(data);
-    let Ok(rules) = Config::default().check() else {
+    let Ok(rules) = Config::default().checked() else {
         return;
     };
     let mut bridge = Bridge::new(rules, StdRng::seed_from_u64(1), Metrics::default());

@@ -99,8 +99,16 @@ pub enum InvalidConfig {
 }
 
 impl Config {
-    /// Checks what types alone can't.
-    pub(crate) fn check(&self) -> Result<Guard, InvalidConfig> {
+    /// Checks what types alone can't, as starting does.
+    ///
+    /// # Errors
+    /// The first setting that can't be taken.
+    pub fn check(&self) -> Result<(), InvalidConfig> {
+        self.checked().map(drop)
+    }
+
+    /// What follows from settings that can be taken.
+    pub(crate) fn checked(&self) -> Result<Guard, InvalidConfig> {
         let timeout = Duration::from_millis(100)..=Duration::from_secs(300);
         let number = |n: usize, most: usize| (1..=most).contains(&n);
         let ranges = [

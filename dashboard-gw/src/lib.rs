@@ -91,7 +91,7 @@ pub async fn start(
     admin: &Admin,
     shutdown: &Shutdown,
 ) -> Result<Started, StartError> {
-    let guard = config.check()?;
+    let guard = config.checked()?;
     let readiness = admin.part("dashboard-gw");
     readiness.not_ready("waiting for the bus");
     let listener = bind(config.listen).await?;
@@ -217,10 +217,8 @@ fn handle_event(hub: &Hub, readiness: &Readiness, event: SessionEvent) {
             hub.handle_connected(now());
         }
         SessionEvent::Disconnected { reason } => {
-            tracing::warn!(
-                reason,
-                "the dashboard lost the bus; pages show what was known"
-            );
+            // The session has warned already, unless it is back at once.
+            tracing::info!(reason, "pages show what was known until the bus is back");
             hub.handle_disconnected(now());
         }
         SessionEvent::Message(message) => hub.handle_message(&message, now()),

@@ -73,6 +73,70 @@ fn settings_that_do_not_exist() {
     );
 }
 
+/// Each part's own checks, which `config check` and the start make alike.
+#[test]
+fn settings_out_of_range() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().to_str().unwrap();
+    for (part, setting, words) in [
+        ("bus", "bus.limits.inflight=0", "bus.limits.inflight leaves"),
+        (
+            "coap-bridge",
+            "coap_bridge.poll_interval=0s",
+            "coap_bridge.poll_interval must be 1s to 24h",
+        ),
+        (
+            "ws-bridge",
+            "ws_bridge.allowed_origins=['here']",
+            "ws_bridge.allowed_origins",
+        ),
+        (
+            "dashboard-gw",
+            "dashboard_gw.max_clients=0",
+            "dashboard_gw.max_clients must be 1 to 100000",
+        ),
+    ] {
+        let (_, _, said) = nodebus(&["config", "check", "--set", setting]);
+        assert!(said.contains(words), "{said}");
+        for start in [&[part][..], &["up", "--data", data]] {
+            one_clear_line(
+                &[start, &["--set", setting]].concat(),
+                2,
+                &[said.trim_end()],
+            );
+        }
+    }
+    // What another part would refuse is no concern of this one.
+    one_clear_line(
+        &[
+            "bus",
+            "--pki",
+            "/nowhere",
+            "--admin",
+            "127.0.0.1:0",
+            "--set",
+            "ws_bridge.max_nodes=0",
+        ],
+        1,
+        &["/nowhere"],
+    );
+}
+
+/// `up` has a role for clients without a certificate; the bus alone has none.
+#[test]
+fn settings_as_up_has_them() {
+    let setting = "bus.ws_listen=127.0.0.1:0";
+    one_clear_line(
+        &["config", "check", "--set", setting],
+        2,
+        &["bus.anonymous"],
+    );
+    let (code, _, err) = nodebus(&["config", "check", "--data", "d", "--set", setting]);
+    assert_eq!(code, 0, "{err}");
+    let (_, shown, _) = nodebus(&["config", "show", "--data", "d"]);
+    assert!(shown.contains("data = \"d/coap\""), "{shown}");
+}
+
 #[test]
 fn a_missing_certificate() {
     one_clear_line(

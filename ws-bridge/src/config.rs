@@ -105,8 +105,16 @@ pub(crate) struct Checked {
 }
 
 impl Config {
-    /// Checks what types alone can't.
-    pub(crate) fn check(&self) -> Result<Checked, InvalidConfig> {
+    /// Checks what types alone can't, as starting does.
+    ///
+    /// # Errors
+    /// The first setting that can't be taken.
+    pub fn check(&self) -> Result<(), InvalidConfig> {
+        self.checked().map(drop)
+    }
+
+    /// What follows from settings that can be taken.
+    pub(crate) fn checked(&self) -> Result<Checked, InvalidConfig> {
         let ranges = [
             (
                 "ping_interval",

@@ -73,7 +73,7 @@ pub async fn start(
     admin: &Admin,
     shutdown: &Shutdown,
 ) -> Result<Started, StartError> {
-    let checked = config.check()?;
+    let checked = config.checked()?;
     let listener = bind(config.listen).await?;
     let ends = runtime::start(config.bridge(), config.session(), admin, shutdown)?;
     listen(listener, &config, checked, ends, admin, shutdown)
@@ -221,7 +221,7 @@ pub(crate) mod detached {
         admin: &Admin,
         shutdown: &Shutdown,
     ) -> Result<Started, StartError> {
-        let checked = config.check()?;
+        let checked = config.checked()?;
         let listener = bind(config.listen).await?;
         listen(listener, config, checked, ends, admin, shutdown)
     }

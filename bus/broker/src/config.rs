@@ -90,8 +90,11 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// What the sections of the settings can't say by their types.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    /// Checks what types alone can't, as starting does.
+    ///
+    /// # Errors
+    /// The first setting that can't be taken.
+    pub fn check(&self) -> Result<(), ConfigError> {
         let plain = [
             ("plain_listen", self.plain_listen),
             ("ws_listen", self.ws_listen),

@@ -52,7 +52,7 @@ pub(super) async fn rig_with(config: Config) -> Rig {
     let (admin, shutdown) = (Admin::default(), Shutdown::new());
     let (address, hub) = serve(
         &config,
-        config.check().unwrap(),
+        config.checked().unwrap(),
         listener,
         publish,
         &admin,
