@@ -5,19 +5,22 @@ PAGE := dashboard-gw/web
 PAGE_SOURCES := $(wildcard $(PAGE)/*.html $(PAGE)/*.json $(PAGE)/*.ts) \
 	$(shell find $(PAGE)/src $(PAGE)/public $(PAGE)/scripts 2>/dev/null)
 
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+
 .DEFAULT_GOAL := help
-.PHONY: help run demo web web-packages test bench bench-bus bench-coap test-lossy fuzz soak deny test-compose generate clean tools
+.PHONY: help run demo build web web-packages test bench bench-bus bench-coap test-lossy fuzz soak deny test-compose generate clean tools
 
 help: ## lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-run: tools web ## builds all and runs it, with its data in ./data
-	@cargo build --release --locked
-	@exec target/release/nodebus up --data ./data
+run: build ## builds all and runs it, with its data in ./data
+	@exec $(RELEASE)/nodebus up --data ./data
 
-demo: tools web ## the same, with simulated nodes of every kind
-	@cargo build --release --locked
-	@exec target/release/nodebus up --data ./data --demo
+demo: build ## the same, with simulated nodes of every kind
+	@exec $(RELEASE)/nodebus up --data ./data --demo
+
+build: tools web ## builds nodebus and certgen, in target/release
+	@cargo build --release --locked --package nodebus --package certs
 
 web: $(PAGE)/dist/index.html ## builds the page, if its sources changed
 
@@ -40,7 +43,9 @@ fuzz: ## fuzzes each target for ten minutes, or FUZZ_SECONDS=60
 	@scripts/fuzz
 
 soak: ## kills the bus fifty times, floods it with ten million messages, and weighs it: half an hour
-	NODEBUS_KILLS=50 cargo test --release --locked --package bus-broker --test it -- \
+	cargo build --release --locked --package nodebus
+	NODEBUS_KILLS=50 NODEBUS_BINARY=$(abspath $(RELEASE)/nodebus) \
+		cargo test --release --locked --package bus-broker --test it -- \
 		--include-ignored --nocapture --test-threads 1 kill:: soak:: stop::
 
 deny: ## checks licences, sources and forbidden dependencies

@@ -1,5 +1,7 @@
-//! A broker in a process of its own, which can be killed, told to stop, and weighed.
+//! A broker in a process of its own, which can be killed, told to stop, and weighed: this test's
+//! program once more, or `nodebus bus` where [`BINARY`] names the binary.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,6 +19,9 @@ use crate::support::{Authority, DEADLINE, Options, Raw, authority, metric, serve
 
 /// Tells the other process where its data is.
 const DATA: &str = "NODEBUS_TEST_DATA";
+
+/// Names the binary `nodebus` (see `make soak`).
+const BINARY: &str = "NODEBUS_BINARY";
 
 /// Not a test: what the other process runs, as `nodebus bus` would.
 #[tokio::test(flavor = "multi_thread")]
@@ -40,19 +45,46 @@ async fn the_other_process() {
     let mut term = signal(SignalKind::terminate()).unwrap();
     admin.serve(loopback, &shutdown).await.unwrap();
     bus_broker::start(config, &admin, &shutdown).await.unwrap();
-    let listeners = admin.listeners().into_iter();
-    let lines: Vec<String> = listeners
-        .map(|listener| format!("{} {}", listener.scheme, listener.address))
-        .collect();
-    let new = data.join("new");
-    std::fs::write(&new, lines.join("\n")).unwrap();
-    std::fs::rename(new, data.join("addresses")).unwrap();
+    for listener in admin.listeners() {
+        // As the binary logs it.
+        let (name, address) = (listener.name, listener.address);
+        eprintln!("listening name={name:?} address={address}");
+    }
     tokio::select! {
         _ = term.recv() => shutdown.stop(),
         () = shutdown.stopping() => {}
     }
     let is_clean = shutdown.drained(GRACE).await && shutdown.failure().is_none();
     std::process::exit(if is_clean { 0 } else { 1 });
+}
+
+/// What to run.
+fn command(data: &Path) -> Command {
+    let Some(binary) = std::env::var_os(BINARY) else {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["process::the_other_process", "--exact", "--ignored"])
+            .arg("--nocapture")
+            .env(DATA, data);
+        return command;
+    };
+    let mut command = Command::new(binary);
+    let any = "127.0.0.1:0";
+    command
+        .args(["bus", "--log", "info", "--listen", any, "--admin", any])
+        .arg("--pki")
+        .arg(data.join("pki"))
+        .args(["--set", "bus.base=b", "--set", "bus.anonymous=admin"])
+        .args(["--set", "bus.plain_listen=127.0.0.1:0", "--set"])
+        .arg(format!("bus.data={}", data.join("bus").display()));
+    command
+}
+
+/// Where the listener of this name is, once the log says so.
+fn listening(log: &str, name: &str) -> Option<SocketAddr> {
+    let word = format!("listening name={name:?} address=");
+    let (_, rest) = log.split_once(&word)?;
+    rest.split_once('\n')?.0.parse().ok()
 }
 
 pub(crate) struct Process {
@@ -66,33 +98,34 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it; what it keeps is in `data`, and is there for the next one.
     pub(crate) async fn start(data: &Path) -> Self {
-        let addresses = data.join("addresses");
-        std::fs::remove_file(&addresses).unwrap_or_default();
         let authority = authority();
         server_pki(&authority, &data.join("pki"));
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["process::the_other_process", "--exact", "--ignored"])
-            .env(DATA, data)
+        let log = data.join("log");
+        let child = command(data)
             .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
         let told = async {
-            while !addresses.exists() {
+            loop {
+                let log = std::fs::read_to_string(&log).unwrap();
+                let address = |name| listening(&log, name);
+                if let (Some(plain), Some(mqtts), Some(admin)) = (
+                    address("MQTT without TLS"),
+                    address("MQTT over mTLS"),
+                    address("admin"),
+                ) {
+                    return (plain, mqtts, admin);
+                }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(3 * DEADLINE, told).await.unwrap();
-        let addresses = std::fs::read_to_string(addresses).unwrap();
-        let address = |scheme: &str| {
-            let mut lines = addresses.lines();
-            let of_it = lines.find_map(|line| line.strip_prefix(scheme)?.strip_prefix(' '));
-            of_it.unwrap().parse().unwrap()
-        };
+        let (plain, mqtts, admin) = tokio::time::timeout(3 * DEADLINE, told).await.unwrap();
         Self {
             child,
-            plain: address("mqtt"),
-            mqtts: address("mqtts"),
-            admin: address("http"),
+            plain,
+            mqtts,
+            admin,
             authority,
         }
     }
