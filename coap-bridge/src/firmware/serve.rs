@@ -278,7 +278,7 @@ fn refusal(refused: Refused) -> Response {
             Code::UNSUPPORTED_CONTENT_FORMAT,
             "send text, JSON, CBOR or SenML",
         ),
-        Refused::UnknownNode => say(Code::NOT_FOUND, "send /alive first"),
+        Refused::UnknownNode => say(Code::NOT_FOUND, "send /alive first, from the same port"),
         Refused::NotServed => Response::new(Code::NOT_FOUND),
         Refused::Method => Response::new(Code::METHOD_NOT_ALLOWED),
         Refused::Registration => say(
