@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Bridge, JsonValue, Resource } from "../__generated__/messages";
 import { node, reading, TS } from "../test/gateway";
-import { isOn, lastSeen, leading, presence, resourcesOf, switched, widget } from "./node";
+import { absence, isOn, lastSeen, leading, presence, resourcesOf, switched, widget } from "./node";
 
 function bridge(state: "online" | "offline"): Bridge {
   return { id: "coap-1", status: { state, protocol: "coap", version: "1", nodes: 1 } };
@@ -18,6 +18,13 @@ describe("a node's state", () => {
     expect(presence(node("a"), bridge("offline"))).toBe("unknown");
     expect(presence(node("a"), undefined)).toBe("unknown");
     expect(presence(node("a", { status: null }), bridge("online"))).toBe("unknown");
+  });
+
+  it("says in words why it is offline", () => {
+    const lost = (reason: string) =>
+      absence(node("a", { status: { state: "offline", reason, last_seen: TS } }));
+    expect(lost("restarted")).toBe("not heard since its bridge started");
+    expect(lost("stopping")).toBe("stopping");
   });
 
   it("was last seen when its latest value came", () => {

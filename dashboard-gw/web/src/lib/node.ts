@@ -18,6 +18,21 @@ export function presence(node: Node, bridge: Bridge | undefined): Presence {
   return node.status.state;
 }
 
+const ABSENCES = new Map([
+  ["timeout", "no sign of life"],
+  ["restarted", "not heard since its bridge started"],
+  ["closed", "closed its connection"],
+  ["unanswered", "answered no ping"],
+  ["invalid", "sent what can't be read"],
+  ["deregistered", "signed off"],
+]);
+
+/** Why it is offline, in words for people; the bridge's own word when there are none for it. */
+export function absence(node: Node): string {
+  const reason = node.status?.reason ?? "";
+  return ABSENCES.get(reason) ?? reason;
+}
+
 /** What people call it. */
 export function nodeName(node: Node): string {
   return node.descriptor?.name || node.id;
