@@ -1,260 +1,38 @@
-//! The task around rumqttc's event loop.
+//! The task that keeps one connection after another.
 //!
-//! rumqttc's `poll` is not cancel safe, so nothing here drops it half-way while the session lives:
-//! publishers put their packets into rumqttc's own request channel, and this task only polls.
+//! In each turn it takes all that came in, puts as much as the broker takes into one buffer, and
+//! waits until something was read or written, or there is more to send. Each turn writes at most one
+//! buffer and reads once, so neither side starves the other.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rand::{Rng, SeedableRng};
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{
-    Filter, LastWill, Packet, PubAck, PubAckReason, Publish, PublishProperties,
-};
-use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions, MqttState};
-use rumqttc::{NetworkOptions, Outgoing, Transport};
-use tokio::sync::{Notify, mpsc};
+use rumqttc::v5::mqttbytes::v5::PubAckReason;
+use rustls::ClientConfig;
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
 
+use super::connection::{Connection, Event};
+use super::error::{ConnectionError, in_words};
+use super::handle::{Inbox, Request, Session, Shared};
 use super::identity::SessionIdentity;
-use super::outbox::{CAPACITY, Outbox, Ticket};
-use super::{Message, Publication, PublishError, Qos, SessionConfig, SessionError, SessionEvent};
+use super::link::Link;
+use super::{SessionConfig, SessionError, SessionEvent, transport};
 use crate::admin::Admin;
 use crate::shutdown::Shutdown;
+use crate::time::now;
 use crate::watch::Watch;
 
-/// Unacknowledged publications on the wire; rumqttc reserves about 200 bytes for each.
-const INFLIGHT: u16 = 8192;
-/// Room in rumqttc's channel beside the outbox, for subscriptions and DISCONNECT.
-const CONTROL: usize = 1024;
-/// Events that wait for the owner; full means that nothing more is read from the broker.
+/// Events that wait for the owner; full means that no further message is taken from the broker.
 const INBOX: usize = 1024;
-/// The largest packet either way.
-const MAX_PACKET: u32 = 1024 * 1024;
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-const CONNECT_TIMEOUT_SECONDS: u64 = 10;
+/// Publications that are written while their owner is kept from the outbox: one TLS record.
+const BATCH: usize = 16 * 1024;
+/// From the begin of a connection to CONNACK; and for its end.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MIN_BACK_OFF: Duration = Duration::from_millis(250);
 const MAX_BACK_OFF: Duration = Duration::from_secs(15);
-
-#[derive(Debug, Default)]
-struct State {
-    outbox: Outbox,
-    filters: Vec<String>,
-    connected: bool,
-    /// A DISCONNECT is under way only to connect anew with a renewed certificate.
-    renewing: bool,
-    closing: bool,
-    ended: bool,
-}
-
-#[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
-    client: AsyncClient,
-    /// Woken when the outbox shrinks from full, and when the session ends.
-    changed: Notify,
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Gives a publication to the wire. The channel has room for the whole outbox, so a refusal can
-    /// only mean that the event loop is gone, and then the session ends anyway.
-    fn hand(&self, publication: &Publication) {
-        let Publication {
-            topic,
-            payload,
-            qos,
-            retain,
-            ..
-        } = publication.clone();
-        let qos = match qos {
-            Qos::AtMostOnce => QoS::AtMostOnce,
-            Qos::AtLeastOnce => QoS::AtLeastOnce,
-        };
-        let sent = match properties(publication) {
-            Some(properties) => self
-                .client
-                .try_publish_with_properties(topic, qos, retain, payload, properties),
-            None => self.client.try_publish(topic, qos, retain, payload),
-        };
-        if sent.is_err() {
-            tracing::error!("the MQTT client takes no more requests");
-        }
-    }
-
-    fn control(&self, request: impl FnOnce(&AsyncClient) -> bool) {
-        if !request(&self.client) {
-            tracing::error!("the MQTT client takes no more requests");
-        }
-    }
-}
-
-fn properties(publication: &Publication) -> Option<PublishProperties> {
-    let Publication {
-        response_topic,
-        correlation,
-        expiry,
-        ..
-    } = publication;
-    if response_topic.is_none() && correlation.is_none() && expiry.is_none() {
-        return None;
-    }
-    Some(PublishProperties {
-        message_expiry_interval: *expiry,
-        response_topic: response_topic.clone(),
-        correlation_data: correlation.clone(),
-        ..PublishProperties::default()
-    })
-}
-
-/// The sending end of a session. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Session(Arc<Shared>);
-
-impl Session {
-    /// Takes a publication: from here on it reaches the broker, over as many connections as it takes.
-    ///
-    /// # Errors
-    /// The outbox is full, the session has ended, or the topic is not valid.
-    pub fn try_publish(&self, publication: Publication) -> Result<Ticket, PublishError> {
-        if !rumqttc::valid_topic(&publication.topic) || publication.topic.is_empty() {
-            return Err(PublishError::Topic);
-        }
-        let mut state = self.0.state();
-        if state.ended || state.closing {
-            return Err(PublishError::Closed);
-        }
-        if state.outbox.is_full() {
-            return Err(PublishError::Full);
-        }
-        let connected = state.connected;
-        if connected {
-            self.0.hand(&publication);
-        }
-        let pushed = state.outbox.push(publication, connected);
-        pushed.ok_or(PublishError::Full)
-    }
-
-    /// Whether this publication and all that were taken before it are acknowledged.
-    #[must_use]
-    pub fn is_done(&self, ticket: Ticket) -> bool {
-        self.0.state().outbox.is_done(ticket)
-    }
-
-    /// Completes when this publication and all before it are acknowledged or taken back, or the
-    /// session has ended. Cancel safe.
-    pub async fn done(&self, ticket: Ticket) {
-        self.until(|state| state.ended || state.outbox.is_done(ticket))
-            .await;
-    }
-
-    /// Gives back what is not acknowledged, oldest first, for an owner that keeps it elsewhere while
-    /// the broker is away; none while there is a connection, over which it is on its way.
-    #[must_use]
-    pub fn take_back(&self) -> Option<Vec<(Ticket, Publication)>> {
-        let mut state = self.0.state();
-        if state.connected {
-            return None;
-        }
-        let taken = state.outbox.take_back();
-        drop(state);
-        self.0.changed.notify_waiters();
-        Some(taken)
-    }
-
-    /// Whether the outbox has room now.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        !self.0.state().outbox.is_full()
-    }
-
-    /// Completes when the outbox has room or the session has ended. Cancel safe.
-    pub async fn room(&self) {
-        self.until(|state| state.ended || !state.outbox.is_full())
-            .await;
-    }
-
-    /// Subscribes to a further filter, now and after each connect, with QoS 1.
-    pub fn subscribe(&self, filter: &str) {
-        let mut state = self.0.state();
-        if state.filters.iter().any(|known| known == filter) {
-            return;
-        }
-        state.filters.push(filter.to_owned());
-        if state.connected {
-            self.0
-                .control(|client| client.try_subscribe(filter, QoS::AtLeastOnce).is_ok());
-        }
-    }
-
-    /// Ends a subscription.
-    pub fn unsubscribe(&self, filter: &str) {
-        let mut state = self.0.state();
-        state.filters.retain(|known| known != filter);
-        if state.connected {
-            self.0
-                .control(|client| client.try_unsubscribe(filter).is_ok());
-        }
-    }
-
-    /// Ends the session: waits until everything taken is acknowledged, then sends DISCONNECT, so
-    /// that the Will stays silent. Ends at once when there is no connection.
-    ///
-    /// Cancel safe: the session goes on closing.
-    pub async fn close(&self) {
-        {
-            let mut state = self.0.state();
-            state.closing = true;
-            if state.renewing {
-                // It leaves once it is back: the DISCONNECT has silenced the Will.
-            } else if !state.connected {
-                state.ended = true;
-            } else if state.outbox.is_empty() {
-                self.0.control(|client| client.try_disconnect().is_ok());
-            }
-        }
-        self.0.changed.notify_waiters();
-        self.until(|state| state.ended).await;
-    }
-
-    /// Leaves the bus and comes back, with what the files of the identity hold by then.
-    fn renew(&self) {
-        let mut state = self.0.state();
-        if state.connected && !state.closing && !state.renewing {
-            state.renewing = true;
-            self.0.control(|client| client.try_disconnect().is_ok());
-        }
-    }
-
-    async fn until(&self, done: impl Fn(&State) -> bool) {
-        loop {
-            let changed = self.0.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if done(&self.0.state()) {
-                return;
-            }
-            changed.await;
-        }
-    }
-}
-
-/// The receiving end of a session.
-#[derive(Debug)]
-pub struct Inbox(mpsc::Receiver<SessionEvent>);
-
-impl Inbox {
-    /// The next event; none when the session has ended. Cancel safe.
-    ///
-    /// While nobody receives, the session reads no further packets: never wait for
-    /// [`Session::room`] or [`Session::close`] without receiving here too.
-    pub async fn recv(&mut self) -> Option<SessionEvent> {
-        self.0.recv().await
-    }
-}
 
 /// Starts a session; it connects by itself and stays connected until it is closed. `admin` is told
 /// until when its certificate is valid.
@@ -279,24 +57,16 @@ pub fn start(
     }
     let identity = SessionIdentity::new(&config, admin);
     let watch = identity.watch();
-    let options = options(&config, identity.transport()?);
-    let (client, event_loop) = AsyncClient::new(options, CAPACITY + CONTROL);
-    let state = State {
-        filters: config.filters.clone(),
-        ..State::default()
-    };
-    let shared = Arc::new(Shared {
-        state: Mutex::new(state),
-        client,
-        changed: Notify::new(),
-    });
+    let tls = identity.tls()?;
+    let shared = Arc::new(Shared::new(config.filters.clone()));
     let (events, inbox) = mpsc::channel(INBOX);
     let driver = Driver {
         shared: shared.clone(),
-        event_loop,
         events,
+        held: None,
         config,
         identity: identity.clone(),
+        tls,
         failing: None,
     };
     shutdown.spawn(driver.run());
@@ -312,234 +82,310 @@ async fn renew(session: Session, identity: SessionIdentity, mut watch: Watch) {
     loop {
         tokio::select! {
             () = identity.replaced(&mut watch) => session.renew(),
-            () = session.until(|state| state.ended) => return,
+            () = session.0.ended() => return,
         }
     }
-}
-
-fn options(config: &SessionConfig, transport: Transport) -> MqttOptions {
-    let mut options = MqttOptions::new(&config.client_id, &config.url.host, config.url.port);
-    options
-        .set_keep_alive(KEEP_ALIVE)
-        .set_clean_start(true)
-        .set_connection_timeout(CONNECT_TIMEOUT_SECONDS)
-        .set_receive_maximum(Some(u16::MAX))
-        .set_outgoing_inflight_upper_limit(INFLIGHT)
-        .set_max_packet_size(Some(MAX_PACKET));
-    let mut network = NetworkOptions::new();
-    network.set_tcp_nodelay(true);
-    options.set_network_options(network);
-    if let Some(will) = &config.will {
-        let qos = match will.qos {
-            Qos::AtMostOnce => QoS::AtMostOnce,
-            Qos::AtLeastOnce => QoS::AtLeastOnce,
-        };
-        let will = LastWill::new(&will.topic, will.payload.to_vec(), qos, will.retain, None);
-        options.set_last_will(will);
-    }
-    options.set_transport(transport);
-    options
 }
 
 struct Driver {
     shared: Arc<Shared>,
-    event_loop: EventLoop,
     events: mpsc::Sender<SessionEvent>,
+    /// What the inbox had no room for; until then nothing is read.
+    held: Option<SessionEvent>,
     config: SessionConfig,
     identity: SessionIdentity,
+    tls: Option<Arc<ClientConfig>>,
     /// Why the last connect failed, so that the same reason is logged once.
     failing: Option<String>,
 }
 
-impl Driver {
-    async fn run(mut self) {
-        let mut random = rand::rngs::SmallRng::from_os_rng();
-        let mut back_off = MIN_BACK_OFF;
-        let session = Session(self.shared.clone());
-        while !self.shared.state().ended {
-            let polled = tokio::select! {
-                polled = self.event_loop.poll() => polled,
-                // The one case in which a poll is dropped: nothing is wanted of it any more.
-                () = session.until(|state| state.ended) => break,
-            };
-            match polled {
-                Ok(event) => {
-                    if matches!(event, Event::Incoming(Packet::ConnAck(_))) {
-                        back_off = MIN_BACK_OFF;
-                    }
-                    if self.handle(event).await.is_err() {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    self.shared.state().renewing = false;
-                    if self.disconnected(error.to_string()).await.is_err() {
-                        break;
-                    }
-                    let wait = back_off.mul_f64(random.random_range(0.5..1.0));
-                    back_off = (back_off * 2).min(MAX_BACK_OFF);
-                    self.pause(wait).await;
-                    self.renew_identity();
-                }
-            }
-        }
-        self.shared.state().ended = true;
-        self.shared.changed.notify_waiters();
-    }
+/// Why a connection is over.
+enum End {
+    /// DISCONNECT is out.
+    Left,
+    Failed(ConnectionError),
+    /// Nobody listens to the session any more.
+    Unheard,
+}
 
-    /// Handles one event of rumqttc; an error means that the session is at its end.
-    async fn handle(&mut self, event: Event) -> Result<(), Ended> {
-        match event {
-            Event::Incoming(Packet::ConnAck(_)) => self.connected().await,
-            Event::Incoming(Packet::Publish(publish)) => match message(publish) {
-                Some(message) => self.tell(SessionEvent::Message(message)).await,
-                None => Ok(()),
-            },
-            Event::Incoming(Packet::PubAck(ack)) => {
-                self.acknowledged(&ack);
-                Ok(())
-            }
-            Event::Outgoing(Outgoing::Publish(packet_id)) => {
-                self.shared.state().outbox.handle_sent(packet_id);
-                self.progressed();
-                Ok(())
-            }
-            Event::Outgoing(Outgoing::Disconnect) => self.left().await,
-            Event::Incoming(_) | Event::Outgoing(_) => Ok(()),
-        }
-    }
-
-    /// DISCONNECT is out: the session is at its end, or comes back at once.
-    async fn left(&mut self) -> Result<(), Ended> {
-        if !self.shared.state().renewing {
-            return Err(Ended);
-        }
-        tracing::info!(
-            mqtt.client_id = self.config.client_id,
-            "connecting anew with the renewed certificate"
-        );
-        self.reset();
-        self.renew_identity();
-        let reason = "the certificate was renewed".to_owned();
-        self.tell(SessionEvent::Disconnected { reason }).await
-    }
-
-    async fn connected(&mut self) -> Result<(), Ended> {
-        self.failing = None;
-        tracing::info!(bus = %self.config.url, mqtt.client_id = self.config.client_id, "connected to the bus");
-        {
-            let mut state = self.shared.state();
-            let filters: Vec<_> = state
-                .filters
-                .iter()
-                .map(|filter| Filter::new(filter, QoS::AtLeastOnce))
-                .collect();
-            if !filters.is_empty() {
-                // One packet each, so that the broker takes them in order.
-                for filter in filters {
-                    self.shared
-                        .control(|client| client.try_subscribe_many([filter]).is_ok());
-                }
-            }
-            state.connected = true;
-            state.renewing = false;
-            for publication in state.outbox.hand_all() {
-                self.shared.hand(publication);
-            }
-        }
-        self.tell(SessionEvent::Connected).await?;
-        self.progressed();
-        Ok(())
-    }
-
-    fn acknowledged(&mut self, ack: &PubAck) {
-        let publication = self.shared.state().outbox.handle_ack(ack.pkid);
-        let taken = matches!(
-            ack.reason,
-            PubAckReason::Success | PubAckReason::NoMatchingSubscribers
-        );
-        if let (false, Some(publication)) = (taken, publication) {
-            tracing::warn!(mqtt.topic = publication.topic, reason = ?ack.reason, "the bus refused a message");
-        }
-        self.progressed();
-    }
-
-    /// The outbox may have shrunk: wake those who wait, and leave when that was all.
-    fn progressed(&self) {
-        let state = self.shared.state();
-        if state.closing && state.outbox.is_empty() {
-            self.shared
-                .control(|client| client.try_disconnect().is_ok());
-        }
-        drop(state);
-        self.shared.changed.notify_waiters();
-    }
-
-    /// Forgets the connection, and gives whether there was one.
-    fn reset(&mut self) -> bool {
-        let mut state = self.shared.state();
-        // Everything that is not acknowledged is in the outbox; rumqttc's own copies would only
-        // come in between.
-        self.event_loop.clean();
-        self.event_loop.pending.clear();
-        self.event_loop.state = MqttState::new(INFLIGHT, false);
-        state.outbox.handle_disconnect();
-        std::mem::take(&mut state.connected)
-    }
-
-    async fn disconnected(&mut self, reason: String) -> Result<(), Ended> {
-        let was_connected = self.reset();
-        if self.shared.state().closing {
-            return Err(Ended);
-        }
-        if self.failing.as_ref() != Some(&reason) {
-            tracing::warn!(bus = %self.config.url, reason, "no connection to the bus");
-            self.failing = Some(reason.clone());
-        }
-        if was_connected {
-            self.tell(SessionEvent::Disconnected { reason }).await?;
-        }
-        Ok(())
-    }
-
-    /// Waits before the next connect, but not once the session is to end.
-    async fn pause(&mut self, wait: Duration) {
-        let ended = Session(self.shared.clone());
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = ended.until(|state| state.closing || state.ended) => {}
-        }
-    }
-
-    /// Reads the identity's files again, so that a renewed certificate is used from here on.
-    fn renew_identity(&mut self) {
-        match self.identity.transport() {
-            Ok(transport) => {
-                self.event_loop.options.set_transport(transport);
-            }
-            Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "the old certificate is used on");
-            }
-        }
-    }
-
-    async fn tell(&mut self, event: SessionEvent) -> Result<(), Ended> {
-        self.events.send(event).await.map_err(|_| Ended)
+impl From<ConnectionError> for End {
+    fn from(error: ConnectionError) -> Self {
+        Self::Failed(error)
     }
 }
 
 /// The session is closed, or nobody listens to it any more.
 struct Ended;
 
-fn message(publish: Publish) -> Option<Message> {
-    let properties = publish.properties.unwrap_or_default();
-    Some(Message {
-        topic: String::from_utf8(Bytes::into(publish.topic)).ok()?,
-        payload: publish.payload,
-        retain: publish.retain,
-        response_topic: properties.response_topic,
-        correlation: properties.correlation_data,
-        expiry: properties.message_expiry_interval,
-    })
+impl Driver {
+    async fn run(mut self) {
+        let shared = self.shared.clone();
+        tokio::select! {
+            Ended = self.stay_connected() => {}
+            () = shared.ended() => {}
+        }
+        shared.end();
+    }
+
+    async fn stay_connected(&mut self) -> Ended {
+        let mut random = rand::rngs::SmallRng::from_os_rng();
+        let mut back_off = MIN_BACK_OFF;
+        loop {
+            let end = self.connection().await;
+            let (was_connected, renewing, closing) = self.disconnected();
+            let come_back = match end {
+                End::Unheard => Err(Ended),
+                End::Left if renewing => self.left_to_renew().await,
+                End::Left => Err(Ended),
+                End::Failed(_) if closing => Err(Ended),
+                End::Failed(error) => self.failed(&error, was_connected).await,
+            };
+            let Ok(pause) = come_back else {
+                return Ended;
+            };
+            if was_connected {
+                back_off = MIN_BACK_OFF;
+            }
+            if pause {
+                let wait = back_off.mul_f64(random.random_range(0.5..1.0));
+                back_off = (back_off * 2).min(MAX_BACK_OFF);
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = self.shared.closing() => {}
+                }
+            }
+            self.renew_identity();
+        }
+    }
+
+    /// One connection, from its begin to its end.
+    async fn connection(&mut self) -> End {
+        let begin = now().mono;
+        let deadline = begin + CONNECT_TIMEOUT;
+        let opening = transport::open(&self.config.url, self.tls.clone());
+        let stream = match tokio::time::timeout_at(deadline.into(), opening).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return End::Failed(error),
+            Err(_) => return End::Failed(ConnectionError::Unanswered),
+        };
+        let connection = Connection::new(&self.config, deadline, begin);
+        let mut link = Link::new(connection, stream);
+        let mut timer = Box::pin(tokio::time::sleep_until(deadline.into()));
+        while !link.connection.is_over() {
+            if let Err(end) = self.turn(&mut link, timer.as_mut()).await {
+                return end;
+            }
+        }
+        // A broker that reads nothing more is not waited for.
+        let closed = tokio::time::timeout(CONNECT_TIMEOUT, link.close()).await;
+        if closed.is_err() {
+            tracing::debug!("the bus does not take the end of the connection");
+        }
+        End::Left
+    }
+
+    async fn turn(&mut self, link: &mut Link, mut timer: Pin<&mut Sleep>) -> Result<(), End> {
+        self.take_in(&mut link.connection)?;
+        self.give(&mut link.connection);
+        let is_reading = self.held.is_none();
+        let deadline = link.connection.poll_timeout();
+        // Deadlines move with each packet, mostly on: the timer follows when it must.
+        if let Some(deadline) = deadline
+            && (timer.is_elapsed() || timer.deadline() > deadline.into())
+        {
+            timer.as_mut().reset(deadline.into());
+        }
+        tokio::select! {
+            biased;
+            exchanged = link.exchange(is_reading) => exchanged?,
+            () = self.shared.work.notified() => {}
+            // Whether it is room or the end, the next turn finds out.
+            _ = self.events.reserve(), if !is_reading => {}
+            () = timer, if deadline.is_some() => link.connection.handle_timeout(now().mono)?,
+        }
+        Ok(())
+    }
+
+    /// Takes what came in, as far as the inbox has room for it.
+    fn take_in(&mut self, connection: &mut Connection) -> Result<(), End> {
+        let mut acks = Vec::new();
+        let taken = self.take_events(connection, &mut acks);
+        self.acknowledged(&acks);
+        connection.set_reading(self.held.is_none(), now().mono);
+        taken
+    }
+
+    fn take_events(
+        &mut self,
+        connection: &mut Connection,
+        acks: &mut Vec<(u16, PubAckReason)>,
+    ) -> Result<(), End> {
+        if let Some(held) = self.held.take() {
+            self.offer(held)?;
+        }
+        while self.held.is_none()
+            && let Some(event) = connection.poll_event()?
+        {
+            match event {
+                Event::Acknowledged(id, reason) => acks.push((id, reason)),
+                Event::Message(message) => self.offer(SessionEvent::Message(message))?,
+                Event::Connected => {
+                    self.connected();
+                    self.offer(SessionEvent::Connected)?;
+                }
+                Event::Unserved(filter, reason) => {
+                    tracing::warn!(
+                        mqtt.filter = filter,
+                        ?reason,
+                        "the bus refused a subscription"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn offer(&mut self, event: SessionEvent) -> Result<(), End> {
+        match self.events.try_send(event) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(event)) => {
+                self.held = Some(event);
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(End::Unheard),
+        }
+    }
+
+    fn connected(&mut self) {
+        self.failing = None;
+        tracing::info!(bus = %self.config.url, mqtt.client_id = self.config.client_id, "connected to the bus");
+        let mut state = self.shared.state();
+        state.connected = true;
+        state.renewing = false;
+        state.requests = state
+            .filters
+            .iter()
+            .cloned()
+            .map(Request::Subscribe)
+            .collect();
+    }
+
+    fn acknowledged(&self, acks: &[(u16, PubAckReason)]) {
+        if acks.is_empty() {
+            return;
+        }
+        let mut refused = Vec::new();
+        let mut state = self.shared.state();
+        for (id, reason) in acks {
+            let publication = state.outbox.handle_ack(*id);
+            let taken = matches!(
+                reason,
+                PubAckReason::Success | PubAckReason::NoMatchingSubscribers
+            );
+            if let (false, Some(publication)) = (taken, publication) {
+                refused.push((publication.topic, reason));
+            }
+        }
+        self.shared.progressed(state);
+        for (topic, reason) in refused {
+            tracing::warn!(mqtt.topic = topic, ?reason, "the bus refused a message");
+        }
+    }
+
+    /// Puts what waits into what is to be written, as much as the broker takes and one write is good
+    /// for.
+    fn give(&self, connection: &mut Connection) {
+        loop {
+            let mut state = self.shared.state();
+            if !state.connected {
+                return;
+            }
+            while connection.can_ask()
+                && let Some(request) = state.requests.pop_front()
+            {
+                match request {
+                    Request::Subscribe(filter) => connection.subscribe(&filter),
+                    Request::Unsubscribe(filter) => connection.unsubscribe(&filter),
+                }
+            }
+            let before = connection.transmit().len();
+            let refused = connection.publish(&mut state.outbox, BATCH);
+            if state.is_leaving() {
+                connection.disconnect(now().mono);
+            }
+            state.idle = state.outbox.is_sent();
+            self.shared.progressed(state);
+            for topic in refused {
+                tracing::warn!(mqtt.topic = topic, "a message is larger than the bus takes");
+            }
+            let is_all = connection.transmit().len() < before + BATCH;
+            if is_all || connection.is_full() {
+                return;
+            }
+        }
+    }
+
+    /// Forgets the connection; gives whether there was one, and whether it was left to renew the
+    /// certificate or the session is to end.
+    fn disconnected(&mut self) -> (bool, bool, bool) {
+        let mut state = self.shared.state();
+        state.outbox.handle_disconnect();
+        state.requests.clear();
+        let was_connected = std::mem::take(&mut state.connected);
+        (was_connected, state.renewing, state.closing)
+    }
+
+    /// Comes back at once.
+    async fn left_to_renew(&mut self) -> Result<bool, Ended> {
+        tracing::info!(
+            mqtt.client_id = self.config.client_id,
+            "connecting anew with the renewed certificate"
+        );
+        self.tell_disconnected("the certificate was renewed".to_owned())
+            .await?;
+        Ok(false)
+    }
+
+    /// Comes back after a pause.
+    async fn failed(
+        &mut self,
+        error: &ConnectionError,
+        was_connected: bool,
+    ) -> Result<bool, Ended> {
+        self.shared.state().renewing = false;
+        let reason = in_words(error);
+        if self.failing.as_ref() != Some(&reason) {
+            tracing::warn!(bus = %self.config.url, reason, "no connection to the bus");
+            self.failing = Some(reason.clone());
+        }
+        if was_connected {
+            self.tell_disconnected(reason).await?;
+        }
+        Ok(true)
+    }
+
+    async fn tell_disconnected(&mut self, reason: String) -> Result<(), Ended> {
+        let held = self.held.take();
+        for event in held
+            .into_iter()
+            .chain([SessionEvent::Disconnected { reason }])
+        {
+            self.events.send(event).await.map_err(|_| Ended)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the identity's files again, so that a renewed certificate is used from here on.
+    fn renew_identity(&mut self) {
+        match self.identity.tls() {
+            Ok(tls) => self.tls = tls,
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "the old certificate is used on");
+            }
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rumqttc::{TlsConfiguration, Transport};
+use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 
 use super::SessionConfig;
@@ -31,10 +31,11 @@ impl SessionIdentity {
         }
     }
 
-    /// Reads the files for the next connect, and tells until when the certificate is valid.
-    pub(super) fn transport(&self) -> Result<Transport, TlsError> {
+    /// Reads the files for the next connect, and tells until when the certificate is valid; none
+    /// without TLS.
+    pub(super) fn tls(&self) -> Result<Option<Arc<ClientConfig>>, TlsError> {
         let Some(pki) = &self.pki else {
-            return Ok(Transport::Tcp);
+            return Ok(None);
         };
         let identity = Identity::load(pki)?;
         let tls = identity.client_config()?;
@@ -43,8 +44,7 @@ impl SessionIdentity {
         }
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         *shown = identity.chain.into_iter().next();
-        let tls = TlsConfiguration::Rustls(Arc::new(tls));
-        Ok(Transport::tls_with_config(tls))
+        Ok(Some(Arc::new(tls)))
     }
 
     /// The files from now on; none without TLS.

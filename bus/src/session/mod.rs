@@ -1,22 +1,32 @@
 //! An MQTT 5 client session that loses nothing it accepted.
 //!
-//! rumqttc does the wire. What it lacks is here: an outbox keyed by acknowledgement (rumqttc drops
-//! what is unacknowledged when the broker has no session left), back-off between connects, the
-//! subscriptions renewed after each connect, renewed certificates taken up, and a clean end.
+//! What is accepted stays in an outbox until it is acknowledged, over as many connections as it takes,
+//! with back-off between them; the subscriptions are renewed after each connect, renewed certificates
+//! taken up, and the end is clean. rumqttc gives the packets of MQTT 5 and their codec, not its event
+//! loop: that takes and writes one publication at a time, and here many share one write and one TLS
+//! record.
 //!
-//! - [`outbox`] is the machine, without IO.
-//! - [`driver`] is the task around rumqttc's event loop; `identity` has the certificates.
+//! - [`outbox`] and `connection` are the machines, without IO; `wire` has the packets' contents.
+//! - `handle` is what the owner holds, [`driver`] the task that keeps a connection; `link` and
+//!   `transport` are its bytes, `identity` its certificates, `error` what it says when it fails.
 
+mod connection;
 mod driver;
+mod error;
+mod handle;
 mod identity;
+mod link;
 pub mod outbox;
+mod transport;
 mod url;
+mod wire;
 
 use std::path::PathBuf;
 
 use bytes::Bytes;
 
-pub use driver::{Inbox, Session, start};
+pub use driver::start;
+pub use handle::{Inbox, Session};
 pub use outbox::Ticket;
 pub use url::{BusUrl, InvalidUrl};
 
@@ -142,7 +152,7 @@ pub enum PublishError {
     /// The session has ended.
     #[error("the session has ended")]
     Closed,
-    /// The topic has a wildcard or is empty.
+    /// The topic has a wildcard or U+0000, is empty, or longer than 65,535 bytes.
     #[error("the topic is not valid")]
     Topic,
 }

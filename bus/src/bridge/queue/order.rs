@@ -158,7 +158,7 @@ mod tests {
     fn tickets(n: usize) -> Vec<Ticket> {
         let mut outbox = Outbox::default();
         let one = || Publication::passing("t".into(), "");
-        (0..n).map(|_| outbox.push(one(), false).unwrap()).collect()
+        (0..n).map(|_| outbox.push(one()).unwrap()).collect()
     }
 
     #[test]

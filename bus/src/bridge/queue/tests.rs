@@ -39,7 +39,7 @@ async fn send_all(queue: &mut Queue, outbox: &mut Outbox) -> Vec<usize> {
             assert!(publication.retain && publication.topic == "topic");
             let text = std::str::from_utf8(&publication.payload).unwrap();
             sent.push(text.parse().unwrap());
-            let ticket = outbox.push(publication, false);
+            let ticket = outbox.push(publication);
             queue.sent(number, ticket);
         }
         if !queue.is_sent() {
@@ -99,11 +99,11 @@ async fn past_the_bound_the_oldest_are_dropped_and_counted() {
 async fn what_the_session_gives_back_keeps_its_place() {
     let mut queue = Queue::open(&config(None), Metrics::default()).unwrap().0;
     let mut outbox = Outbox::default();
-    outbox.push(publication(0), true);
-    outbox.push(publication(1), true);
+    outbox.push(publication(0));
+    outbox.push(publication(1));
     (2..4).for_each(|n| queue.push(&publication(n)));
     assert_eq!(send_all(&mut queue, &mut outbox).await, [2, 3]);
-    outbox.push(publication(4), true);
+    outbox.push(publication(4));
     let unsent = outbox.take_back();
     assert_eq!(unsent.len(), 5);
     queue.rewind(unsent, Some);
