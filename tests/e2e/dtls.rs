@@ -8,16 +8,16 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::harness::{Fleet, Process, System, certgen, coap_post, publish, run, wait_for};
+use crate::harness::{Process, System, certgen, coap_post, publish, run, wait_for};
 
 /// libcoap over OpenSSL and over GnuTLS.
 const BUILDS: [&str; 2] = ["coap-client-openssl", "coap-client-gnutls"];
 /// What libcoap's client takes on its command line; certgen takes it in hex digits.
-const KEY: &str = "secret-kitchen-1";
-const OTHER: &str = "another-key-here";
+pub(crate) const KEY: &str = "secret-kitchen-1";
+pub(crate) const OTHER: &str = "another-key-here";
 
 /// Gives a node a key.
-fn give(pki: &Path, name: &str, key: &str) {
+pub(crate) fn give(pki: &Path, name: &str, key: &str) {
     let digits: String = key.bytes().map(|b| format!("{b:02x}")).collect();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), digits).unwrap();
@@ -27,7 +27,7 @@ fn give(pki: &Path, name: &str, key: &str) {
 }
 
 /// A system whose bridge knows the key of `kitchen`.
-fn start(args: &[&str]) -> System {
+pub(crate) fn start(args: &[&str]) -> System {
     System::start_after(|pki| give(pki, "kitchen", KEY), args)
 }
 
@@ -390,33 +390,6 @@ fn rubbish_and_half_open_handshakes_stop_nobody() {
     wait_for("all of them", || (cookies() >= 1002.0).then_some(()));
     assert_eq!(system.metric("coap_bridge_dtls_handshakes", ""), 0.0);
     assert!(system.metric("coap_bridge_dtls_datagrams_dropped_total", "malformed") >= 4.0);
-}
-
-#[test]
-fn simulated_nodes_join_over_dtls_and_are_written() {
-    let system = start(&[]);
-    let all = system.subscribe("nodebus/v1/#");
-    let keys = system.pki().join("psk");
-    give(&system.pki(), "attic", OTHER);
-    let _fleet = Fleet::secure(&system, &["--psk", keys.to_str().unwrap(), "--rate", "2"]);
-    // The bridge learns of the second key while it runs; its node tries until then.
-    for name in ["attic", "kitchen"] {
-        let descriptor = all.wait_for(&format!("nodes/{name}"), |node| {
-            node["board"].as_str().is_some().then(|| node.clone())
-        });
-        let address = descriptor["address"].as_str().unwrap();
-        assert!(address.starts_with("coaps://"), "{address}");
-    }
-    let led = wait_for("a LED", || {
-        let messages = all.messages();
-        let mut topics = messages.iter().map(|(topic, _, _)| topic);
-        topics.find(|topic| topic.ends_with("/res/led")).cloned()
-    });
-    let operator = system.identity("operator", "operator");
-    let topic = format!("nodebus/v1/{led}/set");
-    publish(&operator, &topic, r#"{"v":1,"id":"s"}"#, &[]);
-    let ack = all.wait_for_member(&format!("{led}/ack"), "id", &json!("s"));
-    assert_eq!((&ack["status"], &ack["v"]), (&json!("ok"), &json!(1)));
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod coap_nodes;
 mod command_line;
 mod content_formats;
 mod dtls;
+mod dtls_nodes;
 mod listeners;
 mod liveness;
 mod mqtt_clients;

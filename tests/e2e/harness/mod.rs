@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(crate) use mqtt::{Identity, Subscriber, publish};
 pub(crate) use outage::{Keeper, Outage};
 pub(crate) use peers::{
-    Browser, CoapNode, PyaiotClient, WsNode, coap_post, coap_post_from, coap_put,
+    Browser, CoapNode, LibcoapNode, PyaiotClient, WsNode, coap_post, coap_post_from, coap_put,
 };
 pub(crate) use process::{Process, run};
 pub(crate) use system::{Distributed, Fleet, System, add_password, certgen, http_get};

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde_json::{Value, json};
@@ -103,6 +104,48 @@ impl CoapNode {
         self.0
             .wait_for_line(&expected, |line| (line == expected).then_some(()));
     }
+}
+
+/// A node on libcoap that opens one DTLS session and is client and server over it.
+pub(crate) struct LibcoapNode(Process);
+
+impl LibcoapNode {
+    pub(crate) fn start(bridge: SocketAddr, identity: &str, key: &str, uid: &str) -> Self {
+        let mut command = Command::new(libcoap_node());
+        command.args([bridge.ip().to_string(), bridge.port().to_string()]);
+        command.args([identity, key, uid]);
+        Self(Process::start("libcoap node", &mut command))
+    }
+
+    /// Waits until it has said this: `alive 2.04` for an answer, `observed`, or `put led 1`.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, expected: &str) {
+        self.0
+            .wait_for_line(expected, |line| (line == expected).then_some(()));
+    }
+
+    /// Waits until it has given up, and tells whether it was ever answered.
+    #[track_caller]
+    pub(crate) fn was_answered(&mut self) -> bool {
+        self.0.wait();
+        !self.0.lines().is_empty()
+    }
+}
+
+/// The program, compiled once in a run.
+fn libcoap_node() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join("coap_dtls_node");
+        let mut compiler = Command::new("cc");
+        compiler
+            .args(["-O1", "-Wall", "-Wextra", "-o"])
+            .arg(&binary);
+        compiler.arg(root().join("tests/peers/coap_dtls_node.c"));
+        let (code, out, err) = run(compiler.arg("-lcoap-3-openssl"));
+        assert_eq!(code, 0, "{out}{err}; run scripts/install-test-deps");
+        binary
+    })
 }
 
 /// libcoap's client: a POST with `payload`, and what came back.
