@@ -3,7 +3,8 @@
 //!
 //! - `POST /rd?ep=<name>&d=<sector>&lt=<seconds>&base=coap://<address>:<port>` with a list of links
 //!   registers (section 5), `POST /.well-known/rd?ep=<name>` without one, too (section 5.1).
-//! - `POST` and `DELETE` at the place that was answered renew and end it (section 5.3).
+//! - `POST` and `DELETE` at the place that was answered renew and end it (section 5.3), also when the
+//!   bridge has started anew meanwhile.
 //!
 //! Anyone can send a name: a place is believed when it has answered, and `base` names the port of
 //! the address that registers, not another address (Deviation: section 5 allows third parties). What
@@ -18,6 +19,7 @@ use bus::bridge::{Report, Uid};
 use bus::payload::Resource;
 use bus::time::Now;
 
+use super::node::Node;
 use super::places::{self, Host};
 use super::{Bridge, COAP_PORT};
 use crate::endpoint::options::format;
@@ -31,7 +33,7 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(90_000);
 const MAX_NAME: usize = 63;
 
 /// The last segment of a registration's path: made from the name, so that a node that registers
-/// again finds its old place (section 5).
+/// again finds its old place (section 5), after a restart of the bridge too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Location(u64);
 
@@ -58,8 +60,8 @@ impl Location {
 #[derive(Debug)]
 struct Registration {
     uid: Uid,
-    /// Where it was registered from; nobody else may renew or end it.
-    host: Host,
+    /// Where it was registered from; nobody else may renew or end it. None: nobody without DTLS.
+    host: Option<Host>,
     lifetime: Duration,
 }
 
@@ -67,6 +69,8 @@ struct Registration {
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     registrations: HashMap<Location, Registration>,
+    /// Nodes from before the restart, who may be registered: an update makes sure.
+    restored: HashMap<Location, Registration>,
     expiries: Timers<Location>,
 }
 
@@ -84,9 +88,33 @@ impl Directory {
         self.remove(Location::of(uid));
     }
 
+    /// A node was known before the restart, with its server there. Its lifetime is not known any more:
+    /// it is the default, from its next update on, unless that names another.
+    pub(super) fn restore(&mut self, uid: &Uid, server: Option<Remote>) {
+        let registration = Registration {
+            uid: uid.clone(),
+            host: server.map(places::host),
+            lifetime: DEFAULT_LIFETIME,
+        };
+        self.restored.insert(Location::of(uid), registration);
+    }
+
+    fn get(&self, location: Location) -> Option<&Registration> {
+        let known = self.registrations.get(&location);
+        known.or_else(|| self.restored.get(&location))
+    }
+
+    fn set(&mut self, location: Location, registration: Registration, now: Now) {
+        self.restored.remove(&location);
+        self.expiries
+            .set(location, now.mono + registration.lifetime);
+        self.registrations.insert(location, registration);
+    }
+
     fn remove(&mut self, location: Location) -> Option<Registration> {
         self.expiries.cancel(&location);
-        self.registrations.remove(&location)
+        let restored = self.restored.remove(&location);
+        self.registrations.remove(&location).or(restored)
     }
 }
 
@@ -214,15 +242,12 @@ impl Bridge {
         }
         self.list_registered(&uid, peer, resources, now);
         let location = Location::of(&uid);
-        let host = places::host(peer);
-        let lifetime = entry.lifetime.unwrap_or(DEFAULT_LIFETIME);
         let registration = Registration {
             uid,
-            host,
-            lifetime,
+            host: Some(places::host(peer)),
+            lifetime: entry.lifetime.unwrap_or(DEFAULT_LIFETIME),
         };
-        self.directory.registrations.insert(location, registration);
-        self.directory.expiries.set(location, now.mono + lifetime);
+        self.directory.set(location, registration, now);
         self.metrics.registrations.inc();
         Ok(match simple {
             true => Response::new(Code::CHANGED),
@@ -270,12 +295,12 @@ impl Bridge {
     fn registered(&self, path: &str, peer: Remote) -> Result<Location, Refused> {
         let segment = path.strip_prefix("rd/").and_then(Location::parse);
         let location = segment.ok_or(Refused::UnknownRegistration)?;
-        let registration = self.directory.registrations.get(&location);
+        let registration = self.directory.get(location);
         let registration = registration.ok_or(Refused::UnknownRegistration)?;
         let speaks = self.access.speaker(peer, registration.uid.clone());
         // Over DTLS the name is proven, from wherever the session is.
         match speaks.is_ok()
-            && (peer.session().is_some() || registration.host == places::host(peer))
+            && (peer.session().is_some() || registration.host == Some(places::host(peer)))
         {
             true => Ok(location),
             false => Err(Refused::UnknownRegistration),
@@ -291,12 +316,15 @@ impl Bridge {
     ) -> Result<Response, Refused> {
         let location = self.registered(path, peer)?;
         let entry = Entry::parse(request, peer).ok_or(Refused::Registration)?;
-        let registration = self.directory.registrations.get_mut(&location);
-        let registration = registration.ok_or(Refused::UnknownRegistration)?;
-        registration.lifetime = entry.lifetime.unwrap_or(registration.lifetime);
-        registration.host = places::host(peer);
-        let (uid, lifetime) = (registration.uid.clone(), registration.lifetime);
-        self.directory.expiries.set(location, now.mono + lifetime);
+        let before = self.directory.remove(location);
+        let before = before.ok_or(Refused::UnknownRegistration)?;
+        let uid = before.uid.clone();
+        let registration = Registration {
+            host: Some(places::host(peer)),
+            lifetime: entry.lifetime.unwrap_or(before.lifetime),
+            ..before
+        };
+        self.directory.set(location, registration, now);
         if peer.session().is_some() {
             self.sit_down(&uid, peer, now);
         }
@@ -329,7 +357,8 @@ impl Bridge {
             return;
         };
         // Somebody else may have registered in its name.
-        if self.nodes.get(&uid).is_some_and(|node| node.is_at(host)) {
+        let is_there = |node: &Node| host.is_some_and(|host| node.is_at(host));
+        if self.nodes.get(&uid).is_some_and(is_there) {
             self.retire(&uid, reason, now);
         }
     }

@@ -268,6 +268,7 @@ impl Bridge {
         let mut node = Node::new(seat, address);
         node.list(resources);
         node.reads.clear();
+        self.directory.restore(&uid, seat.server);
         self.insert(uid, node);
     }
 

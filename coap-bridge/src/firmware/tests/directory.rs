@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bus::bridge::{Order, Uid};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
@@ -244,5 +245,56 @@ fn a_forgotten_registration_leaves_nothing_behind() {
     let (mut bench, location) = registered(3600);
     bench.bus("nodes/node1/cmd/forget", "");
     assert_eq!(bench.bridge.directory.poll_timeout(), None);
+    assert_eq!(post(&mut bench, &location, "").code, Code::NOT_FOUND);
+}
+
+/// What a bridge that has just started is told of a node from before.
+fn restored(uid: &str, address: &str) -> Bench {
+    let mut bench = Bench::new();
+    let server = Server::new("</led>", &[("led", "0")]);
+    bench.servers.insert(addr(SERVER), server);
+    let order = Order::Restore {
+        uid: Uid::new(uid).unwrap(),
+        address: address.into(),
+        resources: Vec::new(),
+    };
+    bench.bridge.handle_order(order, bench.now);
+    bench
+}
+
+#[test]
+fn a_registration_is_renewed_after_a_restart_by_its_endpoint_only() {
+    let (_, location) = registered(100);
+    let mut bench = restored("node1", SERVER);
+    let stranger = "[2001:db8::66]:40000";
+    for method in [Method::Post, Method::Delete] {
+        let response = ask(&mut bench, stranger, method, &location, "");
+        assert_eq!(response.code, Code::NOT_FOUND);
+    }
+    // Until then it is as silent as any node from before.
+    bench.wait(Duration::from_secs(300));
+    assert!(bench.server(SERVER).take_asked().is_empty());
+    let longer = format!("{location}?lt=100");
+    assert_eq!(post(&mut bench, &longer, "").code, Code::CHANGED);
+    assert_eq!(state(&bench).0, "online");
+    assert_eq!(bench.value("node1", "led"), json!(0));
+    bench.wait(Duration::from_secs(99));
+    assert_eq!(post(&mut bench, &location, "").code, Code::CHANGED);
+    bench.wait(Duration::from_secs(99));
+    assert_eq!(state(&bench).0, "online");
+    bench.wait(Duration::from_secs(1));
+    assert_eq!(state(&bench), ("offline".into(), "expired".into()));
+    assert_eq!(post(&mut bench, &location, "").code, Code::NOT_FOUND);
+}
+
+#[test]
+fn a_registration_from_before_the_restart_ends_with_its_node() {
+    let (_, location) = registered(100);
+    let mut bench = restored("node1", SERVER);
+    let uid = Uid::new("node1").unwrap();
+    bench.bridge.handle_order(Order::Forget { uid }, bench.now);
+    assert_eq!(post(&mut bench, &location, "").code, Code::NOT_FOUND);
+    // Of a node of DTLS, nobody renews it without.
+    let mut bench = restored("node1", "coaps://[2001:db8::1]:61616");
     assert_eq!(post(&mut bench, &location, "").code, Code::NOT_FOUND);
 }
