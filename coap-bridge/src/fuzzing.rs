@@ -13,6 +13,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::config::Config;
+pub use crate::dtls::fuzzing::dtls;
 use crate::endpoint::options::format;
 use crate::endpoint::parameters::MAX_TRANSMIT_WAIT;
 use crate::endpoint::{
@@ -23,17 +24,17 @@ use crate::link_format;
 use crate::metrics::Metrics;
 
 /// Bytes of an input, taken one by one; what is missing at the end is none.
-struct Script<'a>(&'a [u8]);
+pub(crate) struct Script<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Script<'a> {
-    fn byte(&mut self) -> Option<u8> {
+    pub(crate) fn byte(&mut self) -> Option<u8> {
         let (&first, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(first)
     }
 
     /// So many bytes as the next one says, or what is left.
-    fn datagram(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn datagram(&mut self) -> Option<&'a [u8]> {
         let len = usize::from(self.byte()?);
         let (taken, rest) = self.0.split_at(len.min(self.0.len()));
         self.0 = rest;
@@ -361,6 +362,11 @@ mod tests {
     #[test]
     fn the_corpus_of_datagrams_is_survived() {
         replay("datagrams", super::datagrams);
+    }
+
+    #[test]
+    fn the_corpus_of_dtls_is_survived() {
+        replay("dtls", super::dtls);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::*;
-use crate::dtls::tests::bench::{Client, KEY};
+use crate::dtls::client::{Client, KEY};
 use crate::endpoint::{Code, Endpoint, Event, Limits, Method, Request, Response};
 
 /// Far more than anything here takes.
@@ -388,11 +388,13 @@ async fn the_stop_answers_what_has_come_and_drops_the_reporter() {
     assert!(bench.orders.is_closed());
 }
 
+/// The group that a test in a network of its own is about.
+const GROUP: &str = "NODEBUS_TEST_GROUP";
+
 /// In a network of its own, this time for each group: libcoap's server, which says nothing by itself,
 /// is on the other side.
 #[tokio::test]
 async fn nodes_that_say_nothing_are_found_by_multicast() {
-    const GROUP: &str = "NODEBUS_TEST_GROUP";
     if std::env::var_os(GROUP).is_some() {
         return find_the_silent_node().await;
     }
@@ -449,21 +451,26 @@ async fn find_the_silent_node() {
         })
         .await;
     assert!(paths.iter().any(|resource| resource.path == "time"));
-    if ip.is_ipv4() {
-        // And the bridge is found by others: libcoap's client asks the group for a directory.
-        let shown = tokio::task::spawn_blocking(ask_for_directories).await;
-        assert_eq!(shown.unwrap().trim(), r#"</rd>;rt="core.rd";ct=40"#);
-    }
+    // And the bridge is found by others: libcoap's client asks the group for a directory.
+    let shown = tokio::task::spawn_blocking(ask_for_directories).await;
+    assert_eq!(shown.unwrap().trim(), r#"</rd>;rt="core.rd";ct=40"#);
     bench.shutdown.stop();
 }
 
 /// What `coap-client` hears on the other side within more than the leisure.
 fn ask_for_directories() -> String {
+    let group = std::env::var(GROUP).unwrap();
+    let place = match &*group {
+        // One of each link, so it has a zone.
+        "ff02::fd" => "[ff02::fd%v1]".to_owned(),
+        group if group.contains(':') => format!("[{group}]"),
+        group => group.to_owned(),
+    };
     let other = std::env::var("OTHER").unwrap();
     let mut ask = std::process::Command::new("nsenter");
     ask.args(["--target", &other, "--net", "coap-client-notls", "-N"]);
-    ask.args(["-B", "6", "coap://224.0.1.187/.well-known/core?rt=core.rd*"]);
-    let output = ask.output().unwrap();
+    let uri = format!("coap://{place}/.well-known/core?rt=core.rd*");
+    let output = ask.args(["-B", "8", &uri]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

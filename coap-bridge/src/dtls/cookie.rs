@@ -102,7 +102,8 @@ fn cookie(secret: &Secret, from: SocketAddr, hello: &ClientHello<'_>) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use crate::dtls::record::{records, tests::hello};
+    use crate::dtls::client::hello;
+    use crate::dtls::record::records;
 
     use super::*;
 

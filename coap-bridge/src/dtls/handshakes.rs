@@ -21,7 +21,7 @@ use super::{Event, Server, Stage};
 use crate::block::{Block, Tally};
 
 /// A handshake that takes longer has failed: four retransmissions on a lossy link, and some.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
+pub(super) const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
 /// One datagram of ours in a handshake, in bytes: what IPv6 carries everywhere, without its headers.
 const MTU: usize = 1280 - 48;
 

@@ -85,7 +85,7 @@ impl Keys {
     }
 
     /// Reads the lines; gives the number of the first that is wrong.
-    fn parse(text: &str) -> Result<Self, usize> {
+    pub(super) fn parse(text: &str) -> Result<Self, usize> {
         let mut keys = HashMap::new();
         for (at, line) in text.lines().enumerate() {
             if line.trim().is_empty() || line.starts_with('#') {

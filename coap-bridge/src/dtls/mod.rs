@@ -12,7 +12,11 @@
 //! resumption (a new handshake takes its place), and takes no Connection ID and no raw public key.
 
 mod association;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod client;
 mod cookie;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod handshakes;
 mod keys;
 mod metrics;
@@ -20,7 +24,7 @@ mod provider;
 mod record;
 mod sessions;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod trust;
 
 use std::collections::VecDeque;

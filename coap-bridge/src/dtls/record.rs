@@ -11,9 +11,9 @@ const MAX_RECORDS: usize = 8;
 const MAX_FRAGMENT: usize = (1 << 14) + 2048;
 
 const DTLS_1_0: [u8; 2] = [0xfe, 0xff];
-const DTLS_1_2: [u8; 2] = [0xfe, 0xfd];
+pub(super) const DTLS_1_2: [u8; 2] = [0xfe, 0xfd];
 
-const CLIENT_HELLO: u8 = 1;
+pub(super) const CLIENT_HELLO: u8 = 1;
 const HELLO_VERIFY_REQUEST: u8 = 3;
 
 /// What a record holds.
@@ -92,7 +92,7 @@ pub(super) fn renumber(datagram: &mut [u8], offset: u64) -> Option<u64> {
     last
 }
 
-fn record(kind: u8, sequence: u64, fragment: &[u8]) -> Vec<u8> {
+pub(super) fn record(kind: u8, sequence: u64, fragment: &[u8]) -> Vec<u8> {
     let [_, _, sequence @ ..] = sequence.to_be_bytes();
     let length = u16::try_from(fragment.len()).unwrap_or(u16::MAX);
     let mut bytes = Vec::with_capacity(HEADER + fragment.len());
@@ -106,7 +106,7 @@ fn record(kind: u8, sequence: u64, fragment: &[u8]) -> Vec<u8> {
 }
 
 /// A whole handshake message in one record.
-fn handshake(kind: u8, sequence: u64, message: u16, body: &[u8]) -> Vec<u8> {
+pub(super) fn handshake(kind: u8, sequence: u64, message: u16, body: &[u8]) -> Vec<u8> {
     let [_, length @ ..] = u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes();
     let mut fragment = Vec::with_capacity(HANDSHAKE_HEADER + body.len());
     fragment.push(kind);
@@ -250,21 +250,9 @@ impl<'a> ClientHello<'a> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    /// A ClientHello that offers TLS_PSK_WITH_AES_128_CCM_8.
-    pub(in crate::dtls) fn hello(random: u8, cookie: &[u8]) -> Vec<u8> {
-        let mut body = DTLS_1_2.to_vec();
-        body.extend([random; 32]);
-        body.extend([0, u8::try_from(cookie.len()).unwrap()]);
-        body.extend(cookie);
-        body.extend([0, 2, 0xc0, 0xa8, 1, 0]);
-        // Extended master secret.
-        body.extend([0, 4, 0, 23, 0, 0]);
-        let message = u16::from(!cookie.is_empty());
-        handshake(CLIENT_HELLO, message.into(), message, &body)
-    }
+    use crate::dtls::client::hello;
 
     #[test]
     fn a_client_hello_is_read_and_written() {

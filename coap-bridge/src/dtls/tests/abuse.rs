@@ -7,9 +7,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::bench::{Bench, KEY};
+use crate::dtls::client::hello;
 use crate::dtls::metrics::Refused;
 use crate::dtls::record::records;
-use crate::dtls::record::tests::hello;
 
 const HERE: &str = "10.0.0.1:7000";
 

@@ -2,20 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus::time::Now;
 use bytes::Bytes;
-use dimpl::{Config, Dtls, DtlsCertificate, Output, PskResolver};
+use dimpl::Dtls;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+pub(super) use crate::dtls::client::{Client, KEY, OTHER};
 use crate::dtls::{Ended, Event, Keys, Limits, Metrics, Server, Trust};
 use crate::endpoint::SessionId;
-
-pub(crate) const KEY: &str = "000102030405060708090a0b0c0d0e0f";
-pub(super) const OTHER: &str = "ff0102030405060708090a0b0c0d0e0f";
 
 pub(super) fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -29,19 +26,6 @@ pub(super) fn keys(lines: &[(&str, &str)]) -> Keys {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), lines.concat()).unwrap();
     Keys::load(file.path()).unwrap()
-}
-
-struct OneKey(Vec<u8>);
-
-impl PskResolver for OneKey {
-    fn resolve(&self, _: &[u8]) -> Option<Vec<u8>> {
-        Some(self.0.clone())
-    }
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    let digits = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
-    (0..hex.len()).step_by(2).map(digits).collect()
 }
 
 /// How bad the link is.
@@ -58,70 +42,6 @@ impl Weather {
         doubling: 0.0,
         max_delay: Duration::ZERO,
     };
-}
-
-/// One client of dimpl.
-pub(crate) struct Client {
-    dtls: Dtls,
-    deadline: Option<Instant>,
-    pub(crate) connected: bool,
-    pub(super) failed: bool,
-    pub(super) closed: bool,
-    pub(crate) received: Vec<Vec<u8>>,
-}
-
-impl Client {
-    pub(crate) fn psk(name: &str, key: &str, now: Instant) -> Self {
-        let resolver = Arc::new(OneKey(bytes(key)));
-        let config = Config::builder()
-            .with_psk_client(name.into(), resolver)
-            .build();
-        Self::new(Dtls::new_12_psk(Arc::new(config.unwrap()), now), now)
-    }
-
-    pub(super) fn certificate(own: DtlsCertificate, now: Instant) -> Self {
-        let config = Config::builder().dtls13_cipher_suites(&[]).build();
-        Self::new(Dtls::new_12(Arc::new(config.unwrap()), own, now), now)
-    }
-
-    fn new(mut dtls: Dtls, now: Instant) -> Self {
-        dtls.set_active(true);
-        dtls.handle_timeout(now).unwrap();
-        Self {
-            dtls,
-            deadline: None,
-            connected: false,
-            failed: false,
-            closed: false,
-            received: Vec::new(),
-        }
-    }
-
-    /// Does something with dimpl; gives the datagrams that come of it.
-    pub(crate) fn act(
-        &mut self,
-        act: impl FnOnce(&mut Dtls) -> Result<(), dimpl::Error>,
-    ) -> Vec<Bytes> {
-        if self.failed {
-            return Vec::new();
-        }
-        self.failed = act(&mut self.dtls).is_err();
-        let mut out = Vec::new();
-        let mut buffer = vec![0; 16_384];
-        loop {
-            match self.dtls.poll_output(&mut buffer) {
-                Output::Packet(packet) => out.push(Bytes::copy_from_slice(packet)),
-                Output::Connected => self.connected = true,
-                Output::ApplicationData(data) => self.received.push(data.to_vec()),
-                Output::CloseNotify => self.closed = true,
-                Output::Timeout(at) => {
-                    self.deadline = Some(at);
-                    return out;
-                }
-                _ => {}
-            }
-        }
-    }
 }
 
 pub(super) struct Bench {

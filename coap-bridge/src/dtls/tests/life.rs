@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::bench::{Bench, Client, KEY, addr, keys, limits};
+use crate::dtls::client::hello;
 use crate::dtls::metrics::{Ended, Refused};
-use crate::dtls::record::tests::hello;
 use crate::dtls::{Limits, Server};
 
 const HERE: &str = "10.0.0.1:7000";

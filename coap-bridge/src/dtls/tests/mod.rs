@@ -1,7 +1,7 @@
 //! The server against clients of dimpl, over a link that loses, doubles, delays and reorders.
 
 mod abuse;
-pub(crate) mod bench;
+mod bench;
 mod certificates;
 mod life;
 mod psk;
