@@ -120,6 +120,29 @@ fn td_coap_dtls_03_a_shared_key_on_a_lossy_link() {
     }
 }
 
+/// Nothing of the bridge can be observed; [`crate::dtls_nodes`] has it the other way round.
+#[test]
+fn blocks_go_both_ways_over_dtls() {
+    let system = start(&[]);
+    let all = system.subscribe("nodebus/v1/#");
+    for build in BUILDS {
+        works(build, &system);
+        let credentials = [&psk("kitchen", KEY)[..], &["-b", "32"]].concat();
+        let text: String = ('a'..='z').cycle().take(300).collect();
+        let payload = format!("{}:{text}", &build[12..]);
+        post(build, &system, &credentials, "server", &payload);
+        let topic = format!("nodes/kitchen/res/{}", &build[12..]);
+        all.wait_for_member(&topic, "v", &json!(text));
+        let mut get = Command::new(build);
+        get.args(&credentials).args(["-v", "7"]);
+        let (_, out, err) = run(get.arg(format!("coaps://{}/.well-known/core", system.coaps())));
+        let shown = format!("{out}{err}");
+        for part in ["Block2:0/M/32", "</alive>", "Block2:1/_/32", ";ct=40"] {
+            assert!(shown.contains(part), "{build}, {part}: {shown}");
+        }
+    }
+}
+
 #[test]
 fn a_name_that_has_a_key_is_believed_over_dtls_only() {
     let system = start(&[]);
