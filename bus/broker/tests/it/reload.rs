@@ -1,15 +1,19 @@
 //! Certificates, revocations and the access list change while clients are connected.
 
+use std::io::Write;
 use std::sync::Arc;
 
+use bus::watch::stamp;
 use bus_broker::Role;
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::HandshakeKind;
 use rustls_pki_types::CertificateDer;
+use tokio::net::TcpStream;
 
 use crate::process::Process;
 use crate::support::{
-    Options, Raw, TestBroker, TlsClient, authority, certificate, pem, revocations, start, string,
+    Options, Raw, TestBroker, TlsClient, authority, certificate, client_config, pem, revocations,
+    start, string, tls_handshake,
 };
 
 const RELOADS: &str = "bus_broker_reloads_total";
@@ -239,4 +243,44 @@ async fn sighup_reads_the_files_again_and_ends_nothing() {
     assert_eq!(client.ping().await, []);
     let (mut next, _) = process.client("next", false).await;
     assert_eq!(next.ping().await, []);
+}
+
+/// The file is as it was for whoever looks at it only from outside, so SIGHUP alone has it read.
+#[tokio::test]
+async fn sighup_ends_the_live_sessions_of_a_revoked_certificate() {
+    let data = tempfile::tempdir().unwrap();
+    let process = Process::start(data.path()).await;
+    let path = data.path().join("pki/crl.pem");
+    let list = |serial: u64| {
+        let mut list = revocations(&process.authority, &[serial]);
+        list.extend(std::iter::repeat_n('\n', 4096 - list.len()));
+        list
+    };
+    std::fs::write(&path, list(9)).unwrap();
+    let certificates = labels("certificates", "ok");
+    process.metric_reaches(RELOADS, &certificates, 1.0).await;
+    let viewer = async |name: &str, serial: u64| {
+        let uri = format!("urn:nodebus:viewer:{name}");
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        let identity = certificate(&process.authority, Some(&uri), usage, |params| {
+            params.serial_number = Some(serial.into());
+        });
+        let config = client_config(&process.authority, Some(identity));
+        let tcp = TcpStream::connect(process.mqtts).await.unwrap();
+        let mut client = Raw::new(tls_handshake(tcp, Arc::new(config)).await.unwrap());
+        client.connect(5, name, &Options::default()).await;
+        client
+    };
+    let (mut good, mut bad) = (viewer("good", 8).await, viewer("bad", 7).await);
+
+    let before = stamp([path.clone()]);
+    let mut file = std::fs::File::options().write(true).open(&path).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.write_all(list(7).as_bytes()).unwrap();
+    file.set_modified(modified).unwrap();
+    assert_eq!(stamp([path]), before);
+    assert_eq!(bad.ping().await, []);
+    process.signal("-HUP");
+    assert_eq!(bad.closed().await, Some(0x87));
+    assert_eq!(good.ping().await, []);
 }

@@ -138,7 +138,7 @@ pub(crate) async fn start(
     }
 }
 
-async fn tls_handshake(
+pub(crate) async fn tls_handshake(
     tcp: TcpStream,
     config: Arc<rustls::ClientConfig>,
 ) -> std::io::Result<TlsClient> {
