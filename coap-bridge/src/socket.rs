@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 /// Holds some 10,000 datagrams of a burst; the system may grant less.
 const BUFFER: usize = 4 * 1024 * 1024;
@@ -20,7 +20,9 @@ const MAX_HOSTS: usize = 65_536;
 /// A bound socket.
 #[derive(Debug)]
 pub struct Socket {
-    io: UdpSocket,
+    /// Only looked at for reading: with each datagram that has left the system tells that there is room
+    /// for another, which nobody waits for, and which would wake a thread each time.
+    io: AsyncFd<UdpSocket>,
     state: UdpSocketState,
     /// IPv4 peers are addressed as IPv6 ones.
     dual_stack: bool,
@@ -54,9 +56,13 @@ impl Socket {
         }
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        let io = UdpSocket::from_std(socket.into())?;
+        #[expect(
+            deprecated,
+            reason = "what took its place is unsafe, for types whose descriptor may change: not this one"
+        )]
+        let io = AsyncFd::with_interest(UdpSocket::from(socket), Interest::READABLE)?;
         Ok(Self {
-            state: UdpSocketState::new((&io).into())?,
+            state: UdpSocketState::new(io.get_ref().into())?,
             dual_stack: address.is_ipv6(),
             buffer: vec![0; BATCH_SIZE * MAX_DATAGRAM].into(),
             ours: address.ip().is_unspecified().then(Ours::default),
@@ -70,7 +76,7 @@ impl Socket {
     /// # Errors
     /// What the system says.
     pub(crate) fn share_port<T>(&self, join: impl FnOnce() -> T) -> io::Result<T> {
-        let socket = SockRef::from(&self.io);
+        let socket = SockRef::from(self.io.get_ref());
         // Linux gives what is sent to a group to all sockets that could take it.
         socket.set_multicast_all_v4(false)?;
         if self.dual_stack {
@@ -88,7 +94,7 @@ impl Socket {
     /// # Errors
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.local_addr()
+        self.io.get_ref().local_addr()
     }
 
     /// Completes when there is something to receive. Cancel safe.
@@ -96,7 +102,8 @@ impl Socket {
     /// # Errors
     /// What the system says.
     pub async fn readable(&self) -> io::Result<()> {
-        self.io.readable().await
+        // What is there to be read stays so until it was tried.
+        self.io.readable().await.map(drop)
     }
 
     /// Takes what waits, one batch at the most: where each datagram came from, and what it holds.
@@ -109,8 +116,8 @@ impl Socket {
         let mut parts = self.buffer.chunks_mut(MAX_DATAGRAM).map(IoSliceMut::new);
         let mut parts: [IoSliceMut<'_>; BATCH_SIZE] =
             std::array::from_fn(|_| parts.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
-        let (io, state) = (&self.io, &self.state);
-        let count = io.try_io(Interest::READABLE, || {
+        let state = &self.state;
+        let count = self.io.try_io(Interest::READABLE, |io| {
             state.recv(io.into(), &mut parts, &mut metas)
         })?;
         for meta in metas.iter_mut().take(count) {
@@ -150,8 +157,7 @@ impl Socket {
             segment_size: None,
             src_ip: from,
         };
-        let (io, state) = (&self.io, &self.state);
-        io.try_io(Interest::WRITABLE, || state.try_send(io.into(), &transmit))
+        self.state.try_send(self.io.get_ref().into(), &transmit)
     }
 
     fn wire(&self, to: SocketAddr) -> SocketAddr {
@@ -226,6 +232,7 @@ fn without_port(mut address: SocketAddr) -> SocketAddr {
 mod tests {
     use std::time::Duration;
 
+    use tokio::net::UdpSocket;
     use tokio::time::timeout;
 
     use super::*;
