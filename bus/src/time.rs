@@ -86,7 +86,7 @@ pub struct Now {
 }
 
 impl Now {
-    /// Both clocks moved on by `by`, for tests and simulations.
+    /// Both clocks moved on by `by`.
     #[must_use]
     pub fn after(self, by: Duration) -> Self {
         let millis = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);

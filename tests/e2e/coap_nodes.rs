@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{CoapNode, System, coap_post, coap_post_from, publish};
+use crate::harness::{CoapNode, Outage, System, coap_post, coap_post_from, coap_put, publish};
 
 #[test]
 fn a_push_of_an_aiocoap_node_reaches_mosquitto_sub() {
@@ -166,4 +166,23 @@ fn an_aiocoap_endpoint_registers_and_leaves() {
     node.leave();
     let status = all.wait_for_member("nodes/ep-7/status", "state", &json!("offline"));
     assert_eq!(status["reason"], "deregistered");
+}
+
+/// It is silent for most of its lifetime, so a bridge that starts anew asks it.
+#[test]
+fn a_registered_endpoint_is_still_one_after_the_bridge_was_killed() {
+    let mut outage = Outage::start("coap", &[]);
+    let keeper = outage.keeper();
+    let args = ["--register", "--port", "61616"];
+    let _node = CoapNode::start_with(outage.address(), "n", &args);
+    let all = keeper.now();
+    let descriptor = all.wait_for_member("nodes/n", "board", &json!("native"));
+    all.wait_for_member("nodes/n/res/led", "v", &json!(0));
+    outage.wait_for_written(0);
+    outage.kill_bridge();
+    let address = descriptor["address"].as_str().unwrap();
+    coap_put(address.parse().unwrap(), "led", "1");
+    outage.start_bridge();
+    all.wait_for_member("nodes/n/res/led", "v", &json!(1));
+    assert_eq!(keeper.events("node_new"), 1);
 }

@@ -21,6 +21,7 @@ pub mod value;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -106,6 +107,14 @@ pub enum Report {
         /// The node says that it has started anew.
         reset: bool,
     },
+    /// The node has said how long it is to be known. It still has to give signs of life; after a restart
+    /// it is to be asked for one.
+    Registered {
+        /// The node.
+        uid: Uid,
+        /// How long.
+        lifetime: Lifetime,
+    },
     /// Any other sign of life.
     Seen {
         /// The node.
@@ -155,6 +164,15 @@ pub enum Report {
     },
 }
 
+/// How long a node is registered (RFC 9176 section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifetime {
+    /// From one renewal to the next, in seconds.
+    pub seconds: u32,
+    /// Its end, unless it is renewed.
+    pub until: Timestamp,
+}
+
 /// Names a request between driver and registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(u64);
@@ -185,6 +203,8 @@ pub enum Order {
         address: String,
         /// What it had.
         resources: Vec<Resource>,
+        /// How long it is registered, if it is.
+        lifetime: Option<Lifetime>,
     },
     /// Drop all that is known of the node.
     Forget {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::registry::RESTORE_TIMEOUT;
-use super::{BridgeConfig, Sample, Uid};
+use super::{BridgeConfig, Lifetime, Sample, Uid};
 use crate::id::{NodeId, ResourceId};
 use crate::payload::{Descriptor, NodeStatus, Reading, Resource, State};
 use crate::session::Publication;
@@ -41,6 +41,8 @@ pub(super) struct Node {
     restored: bool,
     /// Heard of before the bus has told whom it knows.
     pub(super) maybe_new: bool,
+    /// How long it is registered, if it is.
+    pub(super) lifetime: Option<Lifetime>,
     /// The bus may hold retained messages of it.
     pub(super) on_bus: bool,
     /// It is not forgotten for what was before this.
@@ -65,6 +67,7 @@ impl Node {
             reason: "alive",
             restored: false,
             maybe_new: false,
+            lifetime: None,
             on_bus: true,
             kept_since: now.mono,
             last_seen: now,

@@ -15,7 +15,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bus::bridge::{Report, Uid};
+use bus::bridge::{Lifetime, Report, Uid};
 use bus::payload::Resource;
 use bus::time::Now;
 
@@ -69,7 +69,7 @@ struct Registration {
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     registrations: HashMap<Location, Registration>,
-    /// Nodes from before the restart, who may be registered: an update makes sure.
+    /// Nodes from before the restart, who may have been registered: an update makes sure.
     restored: HashMap<Location, Registration>,
     expiries: Timers<Location>,
 }
@@ -88,15 +88,34 @@ impl Directory {
         self.remove(Location::of(uid));
     }
 
-    /// A node was known before the restart, with its server there. Its lifetime is not known any more:
-    /// it is the default, from its next update on, unless that names another.
-    pub(super) fn restore(&mut self, uid: &Uid, server: Option<Remote>) {
+    /// A node was known before the restart, with its server there, and registered for so long. Tells
+    /// whether it still is.
+    pub(super) fn restore(
+        &mut self,
+        uid: &Uid,
+        server: Option<Remote>,
+        lifetime: Option<Lifetime>,
+        now: Now,
+    ) -> bool {
+        let seconds = lifetime.map(|lifetime| Duration::from_secs(lifetime.seconds.into()));
         let registration = Registration {
             uid: uid.clone(),
             host: server.map(places::host),
-            lifetime: DEFAULT_LIFETIME,
+            lifetime: seconds.unwrap_or(DEFAULT_LIFETIME),
         };
-        self.restored.insert(Location::of(uid), registration);
+        let left = lifetime.map(|lifetime| lifetime.until.saturating_since(now.wall));
+        let left = left.filter(|left| !left.is_zero());
+        let location = Location::of(uid);
+        match left {
+            Some(left) => {
+                self.registrations.insert(location, registration);
+                // The clock may have been set back meanwhile.
+                let left = left.min(seconds.unwrap_or(left));
+                self.expiries.set(location, now.mono + left);
+            }
+            None => drop(self.restored.insert(location, registration)),
+        }
+        left.is_some()
     }
 
     fn get(&self, location: Location) -> Option<&Registration> {
@@ -247,12 +266,29 @@ impl Bridge {
             host: Some(places::host(peer)),
             lifetime: entry.lifetime.unwrap_or(DEFAULT_LIFETIME),
         };
-        self.directory.set(location, registration, now);
+        self.set_registration(location, registration, now);
         self.metrics.registrations.inc();
         Ok(match simple {
             true => Response::new(Code::CHANGED),
             false => Response::new(Code::CREATED).with_location(&location.path()),
         })
+    }
+
+    /// A registration begins, or goes on, now.
+    fn set_registration(&mut self, location: Location, registration: Registration, now: Now) {
+        let (uid, host) = (&registration.uid, registration.host);
+        let is_there = |node: &Node| host.is_some_and(|host| node.is_at(host));
+        if self.nodes.get(uid).is_some_and(is_there) {
+            let lifetime = registration.lifetime;
+            self.report(Report::Registered {
+                uid: uid.clone(),
+                lifetime: Lifetime {
+                    seconds: lifetime.as_secs().try_into().unwrap_or(u32::MAX),
+                    until: now.after(lifetime).wall,
+                },
+            });
+        }
+        self.directory.set(location, registration, now);
     }
 
     /// A node that is known registers, again or for the first time.
@@ -324,7 +360,7 @@ impl Bridge {
             lifetime: entry.lifetime.unwrap_or(before.lifetime),
             ..before
         };
-        self.directory.set(location, registration, now);
+        self.set_registration(location, registration, now);
         if peer.session().is_some() {
             self.sit_down(&uid, peer, now);
         }

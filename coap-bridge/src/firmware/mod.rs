@@ -35,7 +35,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bus::bridge::{Order, Report, Uid};
+use bus::bridge::{Lifetime, Order, Report, Uid};
 use bus::payload::Resource;
 use bus::time::Now;
 use rand::rngs::StdRng;
@@ -172,7 +172,8 @@ impl Bridge {
                 uid,
                 address,
                 resources,
-            } => self.restore(uid, address, &resources),
+                lifetime,
+            } => self.restore(uid, address, &resources, lifetime, now),
             Order::Forget { uid } => self.forget(&uid, now),
         }
         self.handle_events(now);
@@ -248,8 +249,16 @@ impl Bridge {
         }
     }
 
-    /// A node was known before the bridge started: pushes and writes work at once.
-    fn restore(&mut self, uid: Uid, address: String, resources: &[Resource]) {
+    /// A node was known before the bridge started: pushes and writes work at once. It is not asked
+    /// whether it is still there, unless it is registered: then it may be silent for long.
+    fn restore(
+        &mut self,
+        uid: Uid,
+        address: String,
+        resources: &[Resource],
+        lifetime: Option<Lifetime>,
+        now: Now,
+    ) {
         if self.nodes.contains_key(&uid) || self.nodes.len() >= self.rules.max_nodes {
             return;
         }
@@ -268,8 +277,11 @@ impl Bridge {
         let mut node = Node::new(seat, address);
         node.list(resources);
         node.reads.clear();
-        self.directory.restore(&uid, seat.server);
-        self.insert(uid, node);
+        let is_registered = self.directory.restore(&uid, seat.server, lifetime, now);
+        self.insert(uid.clone(), node);
+        if is_registered {
+            self.discover(&uid, None, false, now);
+        }
     }
 
     fn insert(&mut self, uid: Uid, node: Node) {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Registry;
 use crate::bridge::node::Node;
-use crate::bridge::{Order, Uid};
+use crate::bridge::{Lifetime, Order, Uid};
 use crate::payload::{Descriptor, NodeStatus, Resource};
 use crate::time::Now;
 
@@ -18,9 +18,21 @@ struct Kept {
     listed: Vec<Resource>,
     /// From pushes alone.
     pushed: Vec<Resource>,
+    #[serde(default)]
+    lifetime: Option<Lifetime>,
 }
 
 impl Registry {
+    /// A node is registered for so long, or no more.
+    pub(super) fn registered(&mut self, uid: &Uid, lifetime: Option<Lifetime>) {
+        if let Some(node) = self.nodes.get_mut(uid)
+            && node.lifetime != lifetime
+        {
+            node.lifetime = lifetime;
+            self.unsaved.insert(uid.clone());
+        }
+    }
+
     /// A node that is to be kept as it is now, or no more (none).
     pub fn poll_kept(&mut self) -> Option<(Uid, Option<Vec<u8>>)> {
         let uid = self.unsaved.pop_first()?;
@@ -29,6 +41,7 @@ impl Registry {
             status: node.status(),
             listed: node.listed(true),
             pushed: node.listed(false),
+            lifetime: node.lifetime,
         });
         // These types have only string keys and finite numbers, which always serialize.
         let kept = kept.map(|kept| serde_json::to_vec(&kept).unwrap_or_default());
@@ -49,10 +62,12 @@ impl Registry {
             let mut node = Node::restored(kept.descriptor, now);
             node.restore_kept_status(&kept.status, self.config.max_time, now);
             node.restore_resources(kept.listed, kept.pushed);
+            node.lifetime = kept.lifetime;
             self.orders.push_back(Order::Restore {
                 uid: uid.clone(),
                 address: node.descriptor.address.clone(),
                 resources: node.listed(true),
+                lifetime: node.lifetime,
             });
             self.insert(uid, node);
         }

@@ -243,6 +243,7 @@ impl Registry {
                 address,
                 reset,
             } => self.announce(uid, address, reset, now),
+            Report::Registered { uid, lifetime } => self.registered(&uid, Some(lifetime)),
             Report::Seen { uid } => self.seen(&uid, now),
             Report::Resources { uid, resources } => self.resources(&uid, resources, now),
             Report::Reading {
@@ -251,7 +252,10 @@ impl Registry {
                 sample,
                 ts,
             } => self.reading(&uid, &path, sample, ts, now),
-            Report::Lost { uid, reason } => self.lost(&uid, reason, now),
+            Report::Lost { uid, reason } => {
+                self.lost(&uid, reason, now);
+                self.registered(&uid, None);
+            }
             Report::Gone { uid, reason } => {
                 self.lost(&uid, reason, now);
                 self.forget(&uid, now);

@@ -86,6 +86,7 @@ impl Registry {
                     uid: uid.clone(),
                     address: node.descriptor.address.clone(),
                     resources: node.listed(true),
+                    lifetime: node.lifetime,
                 });
             }
             self.publish_whole(&uid);

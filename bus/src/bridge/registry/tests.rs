@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::*;
-use crate::bridge::{Action, Answer, QueueConfig, Request};
+use crate::bridge::{Action, Answer, Lifetime, QueueConfig, Request};
 use crate::id::BridgeId;
 use crate::payload::{AckStatus, SetMethod};
 use crate::time;
@@ -926,4 +926,37 @@ fn a_node_that_can_not_come_back_is_forgotten_at_once() {
     assert!(!sim.retained.keys().any(|topic| topic.starts_with("nodes/")));
     sim.report(gone);
     assert_eq!(sim.events(), ["node_new", "node_lost", "node_forgotten"]);
+}
+
+#[test]
+fn how_long_a_node_is_registered_outlives_a_restart() {
+    let mut sim = Sim::new();
+    sim.announce("n");
+    let lifetime = Lifetime {
+        seconds: 300,
+        until: sim.now.after(Duration::from_secs(300)).wall,
+    };
+    let uid = uid_of("n");
+    sim.report(Report::Registered { uid, lifetime });
+    let restored = |sim: &mut Sim| {
+        sim.restart();
+        match sim.registry.poll_order() {
+            Some(Order::Restore { lifetime, .. }) => lifetime,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(restored(&mut sim), Some(lifetime));
+    // And another one.
+    assert_eq!(restored(&mut sim), Some(lifetime));
+    sim.report(Report::Lost {
+        uid: uid_of("n"),
+        reason: "deregistered",
+    });
+    assert_eq!(restored(&mut sim), None);
+    // What was kept by an older version does not say.
+    let kept = String::from_utf8(sim.kept["n"].clone()).unwrap();
+    let older = kept.replace(r#","lifetime":null"#, "");
+    assert_ne!(older, kept);
+    sim.kept.insert("n".into(), older.into());
+    assert_eq!(restored(&mut sim), None);
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bus::bridge::{Order, Uid};
+use bus::bridge::{Lifetime, Order, Uid};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
@@ -249,7 +249,7 @@ fn a_forgotten_registration_leaves_nothing_behind() {
 }
 
 /// What a bridge that has just started is told of a node from before.
-fn restored(uid: &str, address: &str) -> Bench {
+fn restored(uid: &str, address: &str, lifetime: Option<Lifetime>) -> Bench {
     let mut bench = Bench::new();
     let server = Server::new("</led>", &[("led", "0")]);
     bench.servers.insert(addr(SERVER), server);
@@ -257,6 +257,7 @@ fn restored(uid: &str, address: &str) -> Bench {
         uid: Uid::new(uid).unwrap(),
         address: address.into(),
         resources: Vec::new(),
+        lifetime,
     };
     bench.bridge.handle_order(order, bench.now);
     bench
@@ -265,13 +266,13 @@ fn restored(uid: &str, address: &str) -> Bench {
 #[test]
 fn a_registration_is_renewed_after_a_restart_by_its_endpoint_only() {
     let (_, location) = registered(100);
-    let mut bench = restored("node1", SERVER);
+    let mut bench = restored("node1", SERVER, None);
     let stranger = "[2001:db8::66]:40000";
     for method in [Method::Post, Method::Delete] {
         let response = ask(&mut bench, stranger, method, &location, "");
         assert_eq!(response.code, Code::NOT_FOUND);
     }
-    // Until then it is as silent as any node from before.
+    // It may never have been registered: until then it is as silent as any node from before.
     bench.wait(Duration::from_secs(300));
     assert!(bench.server(SERVER).take_asked().is_empty());
     let longer = format!("{location}?lt=100");
@@ -290,11 +291,47 @@ fn a_registration_is_renewed_after_a_restart_by_its_endpoint_only() {
 #[test]
 fn a_registration_from_before_the_restart_ends_with_its_node() {
     let (_, location) = registered(100);
-    let mut bench = restored("node1", SERVER);
+    let mut bench = restored("node1", SERVER, None);
     let uid = Uid::new("node1").unwrap();
     bench.bridge.handle_order(Order::Forget { uid }, bench.now);
     assert_eq!(post(&mut bench, &location, "").code, Code::NOT_FOUND);
     // Of a node of DTLS, nobody renews it without.
-    let mut bench = restored("node1", "coaps://[2001:db8::1]:61616");
+    let mut bench = restored("node1", "coaps://[2001:db8::1]:61616", None);
     assert_eq!(post(&mut bench, &location, "").code, Code::NOT_FOUND);
+}
+
+/// With a long lifetime nothing is heard of a node for hours; so it is asked.
+#[test]
+fn a_registration_goes_on_over_a_restart() {
+    let until = bus::time::now().after(Duration::from_secs(250)).wall;
+    let lifetime = Lifetime {
+        seconds: 300,
+        until,
+    };
+    let mut bench = restored("node1", SERVER, Some(lifetime));
+    bench.wait(Duration::from_secs(1));
+    assert_eq!(bench.server(SERVER).take_asked()[0], "GET .well-known/core");
+    assert_eq!(state(&bench).0, "online");
+    assert_eq!(bench.value("node1", "led"), json!(0));
+    bench.wait(Duration::from_secs(240));
+    assert_eq!(state(&bench).0, "online");
+    bench.wait(Duration::from_secs(9));
+    assert_eq!(state(&bench), ("offline".into(), "expired".into()));
+    // As long as before, when it says nothing else.
+    let (_, location) = registered(1);
+    let mut bench = restored("node1", SERVER, Some(lifetime));
+    assert_eq!(post(&mut bench, &location, "").code, Code::CHANGED);
+    bench.wait(Duration::from_secs(299));
+    assert_eq!(state(&bench).0, "online");
+    bench.wait(Duration::from_secs(1));
+    assert_eq!(state(&bench), ("offline".into(), "expired".into()));
+    // What ended meanwhile has ended.
+    let now = bus::time::now().wall;
+    let ended = Lifetime {
+        seconds: 300,
+        until: now,
+    };
+    let mut bench = restored("node1", SERVER, Some(ended));
+    bench.wait(Duration::from_secs(1));
+    assert!(bench.server(SERVER).take_asked().is_empty());
 }

@@ -203,6 +203,7 @@ fn a_node_from_before_the_restart_is_served_at_once() {
         uid: Uid::new("a").unwrap(),
         address: "10.0.0.1:5683".into(),
         resources: resources.to_vec(),
+        lifetime: None,
     };
     bench.bridge.handle_order(order, bench.now);
     bench.wait(Duration::from_secs(300));

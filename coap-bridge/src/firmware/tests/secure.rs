@@ -226,6 +226,7 @@ fn where_dtls_is_required_nothing_else_is_heard() {
         uid: Uid::new("old").unwrap(),
         address: stranger.into(),
         resources: Vec::new(),
+        lifetime: None,
     };
     bench.bridge.handle_order(order, bench.now);
     assert_eq!(
@@ -259,6 +260,7 @@ fn after_a_restart_a_node_of_dtls_is_still_one() {
         uid: Uid::new("kitchen").unwrap(),
         address: "coaps://10.0.0.1:61000".into(),
         resources: Vec::new(),
+        lifetime: None,
     };
     bench.bridge.handle_order(order, bench.now);
     let code = bench.con("10.0.0.1:61000", "alive", "alive:kitchen");
