@@ -88,14 +88,14 @@ pub(crate) fn issued(answer: &Issued, now: OffsetDateTime) -> String {
         }
         None => {}
     }
-    text += &next(identity.role, folder);
+    text += &next(identity, folder);
     text
 }
 
-/// What a certificate of this role is for.
-fn next(role: Role, folder: &Path) -> String {
+/// What to do with the certificate.
+fn next(identity: &Identity, folder: &Path) -> String {
     let place = folder.display();
-    match role {
+    match identity.role {
         Role::Broker => format!("Next: start it with `nodebus bus --pki {place}`.\n"),
         Role::DashboardServer => {
             format!("Next: start the dashboard with `--set dashboard_gw.https_pki={place}`.\n")
@@ -105,11 +105,11 @@ fn next(role: Role, folder: &Path) -> String {
         }
         Role::Bridge => format!("Next: start the bridge with `--pki {place}`.\n"),
         Role::Dashboard => format!("Next: start it with `nodebus dashboard-gw --pki {place}`.\n"),
-        Role::Operator | Role::Viewer | Role::Node | Role::Admin => {
-            format!(
-                "Next: use it, for instance so:\n  {}\n",
-                mosquitto_sub(folder)
-            )
+        Role::Operator | Role::Viewer | Role::Admin => use_it(&mosquitto_sub(folder, "#")),
+        // It hears what is written to it, and nothing else.
+        Role::Node => {
+            let own = format!("nodes/{}/res/+/set", identity.name);
+            use_it(&mosquitto_sub(folder, &own))
         }
     }
 }
@@ -173,7 +173,7 @@ pub(crate) fn bundle(answer: &Bundle, now: OffsetDateTime) -> String {
             &mut text,
             &[
                 "Next: start the parts with these folders as --pki, then watch:".to_owned(),
-                format!("  {}", mosquitto_sub(&viewer.folder)),
+                format!("  {}", mosquitto_sub(&viewer.folder, "#")),
             ],
         );
     }
@@ -231,11 +231,16 @@ fn list(certificate: &Certificate) -> String {
     texts.join(", ")
 }
 
-fn mosquitto_sub(folder: &Path) -> String {
+fn use_it(command: &str) -> String {
+    format!("Next: use it, for instance so:\n  {command}\n")
+}
+
+/// A command that subscribes to this filter below the base.
+fn mosquitto_sub(folder: &Path, filter: &str) -> String {
     let folder = folder.display();
     format!(
         "mosquitto_sub -h localhost -p 8883 --cafile {folder}/ca.pem --cert {folder}/cert.pem \
-         --key {folder}/key.pem -t 'nodebus/v1/#' -v"
+         --key {folder}/key.pem -t 'nodebus/v1/{filter}' -v"
     )
 }
 

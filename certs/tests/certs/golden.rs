@@ -126,6 +126,7 @@ fn answers_are_as_they_were() {
         ("crl", &["crl", "--days", "30"]),
         ("psk", &["psk", "add", "kitchen"]),
         ("bundle", &["bundle", "quickstart"]),
+        ("issue-node", &["issue", "node", "porch"]),
         ("verify", &["verify", &cert]),
         (
             "passwd",
