@@ -1,6 +1,7 @@
 //! Retained messages: all of them, in order, before what follows.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bus_broker::Role;
 
@@ -189,4 +190,47 @@ async fn the_broker_tells_of_itself_to_who_may_know() {
     admin.subscribe(5, 3, "#", 0).await;
     assert_eq!(admin.ping().await, []);
     assert_eq!(viewer.ping().await, []);
+}
+
+/// The first subscriber of all makes the broker ask for messages inside: nothing falls between that
+/// and the retained message.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_missing_between_the_retained_message_and_the_next() {
+    let broker = broker(Role::Admin).await;
+    let mut publisher = broker.v4("p").await;
+    let is_over = AtomicBool::new(false);
+    let writing = async {
+        let mut number = 0_u32;
+        while !is_over.load(Ordering::Relaxed) {
+            let mut some = Vec::new();
+            for _ in 0..20 {
+                number += 1;
+                some.extend(publish(4, "t", &number.to_be_bytes(), 0, 0, true, &[]));
+            }
+            // With a PINGREQ, so that no more is under way than the broker takes.
+            some.extend([0xc0, 0]);
+            publisher.send(&some).await;
+            publisher.packet().await;
+        }
+    };
+    let reading = async {
+        for round in 0..100 {
+            let mut subscriber = broker.v5(&format!("s{round}")).await;
+            subscriber.subscribe(5, 1, "t", 0).await;
+            let mut numbers = Vec::new();
+            while numbers.len() < 50 {
+                let message = subscriber.message().await;
+                // Before the first is published there is none to begin with.
+                assert!(message.retain || !numbers.is_empty() || round == 0);
+                numbers.push(u32::from_be_bytes(message.payload.try_into().unwrap()));
+            }
+            let gap = numbers.windows(2).find(|pair| pair[0] + 1 != pair[1]);
+            assert_eq!(gap, None, "in round {round}");
+            subscriber.send(&[0xe0, 0]).await;
+        }
+        is_over.store(true, Ordering::Relaxed);
+    };
+    tokio::time::timeout(3 * DEADLINE, async { tokio::join!(writing, reading) })
+        .await
+        .unwrap();
 }

@@ -5,6 +5,8 @@
 //! Router and finds out which of its sessions ask for it.
 
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::future::poll_fn;
 use std::pin::pin;

@@ -60,6 +60,18 @@ impl Counter {
     }
 }
 
+fn draft(topic: &str, payload: &[u8]) -> Draft {
+    Draft::new(&Parts {
+        topic,
+        payload,
+        qos: Qos::AtMostOnce,
+        retain: false,
+        origin: 0,
+        expires: None,
+        properties: &[],
+    })
+}
+
 struct Core {
     fanout: RouterFanout,
     metrics: Arc<Metrics>,
@@ -80,15 +92,7 @@ impl Core {
     }
 
     fn publish(&mut self, topic: &str, payload: &[u8]) {
-        let draft = Draft::new(&Parts {
-            topic,
-            payload,
-            qos: Qos::AtMostOnce,
-            retain: false,
-            origin: 0,
-            expires: None,
-            properties: &[],
-        });
+        let draft = draft(topic, payload);
         self.seq += 1;
         let len = draft.len() as u64;
         self.fanout
@@ -178,6 +182,25 @@ async fn the_end_of_a_congestion_is_noticed() {
     assert_eq!(core.metrics.gaps.get(), 0);
 }
 
+/// Publishers wait for nobody's sake.
+#[tokio::test]
+async fn a_hub_that_nobody_is_left_at_holds_nobody_up() {
+    let mut core = Core::new();
+    let (counter, link) = core.attach(&["f"]).await;
+    core.publish("f", b"x");
+    counter.reaches(core.seq).await;
+    drop(link);
+    for _ in 0..1_000 {
+        core.publish("f", &[0; 1024]);
+    }
+    let over = async {
+        while core.fanout.is_congested() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, over).await.unwrap();
+}
+
 #[tokio::test]
 async fn sessions_come_and_go_and_leave_nothing() {
     let mut core = Core::new();
@@ -205,6 +228,8 @@ async fn sessions_that_share_a_link_do_not_disturb_each_other() {
     let (wide, _one) = core.attach(&["a/#"]).await;
     let (_other_hub, _two) = core.attach(&["x"]).await;
     let (both, link) = core.attach(&["a/b", "a/+", "c"]).await;
+    let (_other_hub, _three) = core.attach(&["x"]).await;
+    let (one, _four) = core.attach(&["a/c"]).await;
     let publish_all = |core: &mut Core| {
         for topic in ["a/b", "a/c", "c", "a/b"] {
             core.publish(topic, b"x");
@@ -213,6 +238,7 @@ async fn sessions_that_share_a_link_do_not_disturb_each_other() {
     publish_all(&mut core);
     assert_eq!(both.takes(4).await, [1, 2, 3, 4]);
     assert_eq!(wide.takes(3).await, [1, 2, 4]);
+    assert_eq!(one.takes(1).await, [2]);
     // The filter that brought `a/b` so far goes, and another brings it on.
     link.unsubscribe("a/b").unwrap();
     publish_all(&mut core);
@@ -226,6 +252,7 @@ async fn sessions_that_share_a_link_do_not_disturb_each_other() {
     core.publish("a/b", b"last");
     assert_eq!(both.takes(1).await, [13]);
     assert_eq!(wide.takes(7).await, [5, 6, 8, 9, 10, 12, 13]);
+    assert_eq!(one.takes(2).await, [6, 10]);
 }
 
 /// A filter that stayed for another's sake and is asked for again brings everything, also what came
@@ -240,6 +267,66 @@ async fn a_filter_that_is_asked_for_again_misses_nothing() {
     core.publish("a/b", b"x");
     core.publish("c/b", b"x");
     assert_eq!(counter.takes(2).await, [1, 2]);
+}
+
+/// A channel of the type of another one, with this capacity.
+fn like<T>(_: &flume::Sender<T>, capacity: usize) -> (flume::Sender<T>, flume::Receiver<T>) {
+    flume::bounded(capacity)
+}
+
+fn config() -> RouterConfig {
+    RouterConfig {
+        max_connections: 1,
+        max_segment_size: SEGMENT_BYTES,
+        max_segment_count: SEGMENTS,
+        ..RouterConfig::default()
+    }
+}
+
+/// The sending end of a link whose Router only listens when it is asked how often it was told;
+/// there is room for so many calls.
+pub(super) fn unheard(room: usize) -> (LinkTx, impl Fn() -> usize) {
+    let (events, told) = like(&Router::new(0, config()).spawn(), room);
+    let tx = LinkTx::new(0, events, Arc::default());
+    (tx, move || told.drain().count())
+}
+
+/// What was handed over while the Router's channel was full is told when there is room again,
+/// whether or not more comes.
+#[test]
+fn the_router_is_told_later_of_what_it_could_not_be_told() {
+    let router = Router::new(0, config()).spawn();
+    let (_, rx, _) = LinkBuilder::new("ingest", router).build().unwrap();
+    let (tx, told) = unheard(1);
+    let mut ingest = Ingest {
+        tx,
+        _rx: rx,
+        is_silent: false,
+    };
+    let publish = |ingest: &mut Ingest, seq| {
+        let message = draft("a", b"x").seal(seq, 0);
+        ingest.publish(MESSAGES, message).unwrap();
+    };
+    publish(&mut ingest, 1);
+    // The Router came for it because of something else, and has not looked at its channel yet.
+    ingest.tx.buffer().clear();
+    publish(&mut ingest, 2);
+    ingest.tell().unwrap();
+    assert_eq!(told(), 1);
+    ingest.tell().unwrap();
+    assert_eq!(told(), 1);
+    // The same with the next message.
+    ingest.tx.buffer().clear();
+    publish(&mut ingest, 3);
+    ingest.tx.buffer().clear();
+    publish(&mut ingest, 4);
+    told();
+    publish(&mut ingest, 5);
+    assert_eq!(told(), 1);
+    // Once told, it is not told again of what it has not come for.
+    publish(&mut ingest, 6);
+    ingest.tell().unwrap();
+    assert_eq!(told(), 0);
 }
 
 /// A sink that goes away while messages are on their way to it ends nothing.
