@@ -106,7 +106,7 @@ impl Process {
             signal(SignalKind::terminate()).context("no signals can be received")?;
         let mut interrupt =
             signal(SignalKind::interrupt()).context("no signals can be received")?;
-        // The bus reads its files again by itself; the other parts do at their next connect.
+        // It must not end the process: each part reads its files again by itself.
         let mut hangup = signal(SignalKind::hangup()).context("no signals can be received")?;
         let target = shutdown.clone();
         tokio::spawn(async move {
