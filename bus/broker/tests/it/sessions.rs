@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bus_broker::Role;
 
-use crate::support::{Options, broker, broker_with, packet, publish, string};
+use crate::support::{DEADLINE, Options, broker, broker_with, packet, publish, string};
 
 fn kept() -> Options {
     Options {
@@ -218,7 +218,7 @@ async fn a_stop_says_goodbye() {
     broker.shutdown.stop();
     assert_eq!(new.closed().await, Some(0x8b));
     assert_eq!(old.closed().await, None);
-    assert!(broker.shutdown.drained(bus::shutdown::GRACE).await);
+    assert!(broker.shutdown.drained(DEADLINE).await);
     assert_eq!(broker.shutdown.failure(), None);
     let refused = tokio::net::TcpStream::connect(broker.plain()).await;
     assert!(refused.is_err());

@@ -89,7 +89,7 @@ impl TestBroker {
     /// Ends the broker as SIGTERM does; its authority may issue for the next one.
     pub(crate) async fn stop(self) -> Authority {
         self.shutdown.stop();
-        assert!(self.shutdown.drained(bus::shutdown::GRACE).await);
+        assert!(self.shutdown.drained(DEADLINE).await);
         assert_eq!(self.shutdown.failure(), None);
         self.authority
     }

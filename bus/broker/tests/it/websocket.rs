@@ -288,7 +288,7 @@ async fn a_stop_says_goodbye() {
     broker.shutdown.stop();
     assert_eq!(client.disconnect().await, 0x8b);
     assert_eq!(client.closed().await, Some(1000));
-    assert!(broker.shutdown.drained(bus::shutdown::GRACE).await);
+    assert!(broker.shutdown.drained(DEADLINE).await);
 }
 
 /// The answer to an opening handshake with these headers.
