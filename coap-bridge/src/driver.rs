@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bus::admin::{Admin, Listener};
-use bus::bridge::{Orders, ReportError, Reporter, runtime};
+use bus::bridge::{Orders, ReportError, Reporter, Settled, runtime};
 use bus::shutdown::Shutdown;
 use bus::time::{Now, now, sleep_until};
 use bus::tls::Expiry;
@@ -45,7 +45,7 @@ const BATCHES_TAKEN_IN: usize = 32;
 const BRIEFLY: Duration = Duration::from_millis(500);
 /// Orders taken in one turn.
 const ORDERS_PER_TURN: usize = 64;
-/// How long the stop waits for the runtime to take the last reports.
+/// How long the stop waits for the bus or the disk to have the last readings.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// The bridge is running.
@@ -115,7 +115,7 @@ pub enum StartError {
 /// Starts the bridge and returns once nodes are heard. Whether the bus can be reached is the
 /// readiness of the bridge runtime (part `coap`).
 ///
-/// On the stop it answers what has come in and ends.
+/// On the stop it answers what has come in, as soon as the bus or the disk has it, and ends.
 ///
 /// # Errors
 /// See [`StartError`].
@@ -262,6 +262,7 @@ impl Doors {
             behind: None,
             secure: self.secure,
             bridge: self.bridge,
+            settled: reporter.settled(),
             reporter,
             orders,
             credentials,
@@ -296,6 +297,7 @@ struct Driver {
     secure: Option<Secure>,
     bridge: Bridge,
     reporter: Reporter,
+    settled: Settled,
     orders: Orders,
     credentials: mpsc::Receiver<Credentials>,
     metrics: Metrics,
@@ -322,6 +324,10 @@ impl Driver {
                         self.bridge.handle_order(order, now());
                     }
                 }
+                settled = self.settled.more() => match settled {
+                    Ok(settled) => self.bridge.handle_settled(settled, now()),
+                    Err(_) => break,
+                },
                 // The next turn passes on what waits.
                 room = self.reporter.room(), if full => if room.is_err() { break },
                 Some(credentials) = self.credentials.recv() => self.take(credentials, now()),
@@ -350,14 +356,15 @@ impl Driver {
         self.receive();
         self.receive_secure();
         self.transmit();
+        let flushed = tokio::time::timeout(FLUSH, self.flush()).await;
+        if flushed.is_err() {
+            tracing::warn!(
+                "neither bus nor disk took the last readings in time: their nodes got no answer"
+            );
+        }
         if let Some(secure) = &mut self.secure {
             secure.server.close(now().mono);
             secure.transmit(&self.metrics);
-        }
-        // What nodes were told is taken must reach the runtime; when the bus is away it can't.
-        let flushed = tokio::time::timeout(FLUSH, self.flush()).await;
-        if flushed.is_err() {
-            tracing::warn!("the last readings were dropped: the bus did not take them in time");
         }
         match shutdown.is_stopping() {
             true => Ok(()),
@@ -398,11 +405,18 @@ impl Driver {
         secure.pass_on(&mut self.bridge, now);
     }
 
+    /// Passes the last reports on, and answers their nodes when they are settled.
     async fn flush(&mut self) {
         while let Some(report) = self.bridge.poll_report() {
             if self.reporter.report(report).await.is_err() {
                 return;
             }
+        }
+        while self.bridge.has_unsettled()
+            && let Ok(settled) = self.settled.more().await
+        {
+            self.bridge.handle_settled(settled, now());
+            self.transmit();
         }
     }
 

@@ -285,6 +285,7 @@ pub fn nodes(data: &[u8]) {
     let mut bridge = Bridge::new(rules, StdRng::seed_from_u64(1), Metrics::default());
     let mut now = bus::time::now();
     let mut sent: Vec<Transmit> = Vec::new();
+    let mut reports = 0;
     let mut run = || {
         match script.byte()? % 4 {
             0 | 1 => {
@@ -305,10 +306,12 @@ pub fn nodes(data: &[u8]) {
             }
         }
         while let Some(report) = bridge.poll_report() {
+            reports += 1;
             if let Report::Reading { path, .. } = report {
                 assert!(!path.is_empty());
             }
         }
+        bridge.handle_settled(reports, now);
         while let Some(transmit) = bridge.poll_transmit() {
             assert_ne!(transmit.to.address().port(), 0);
             sent.push(transmit);

@@ -1,5 +1,7 @@
 //! The bus is away: nodes notice nothing, and nothing that they say is lost.
 
+mod killed;
+
 use serde_json::{Value, json};
 
 use crate::harness::{CoapNode, Keeper, Outage, WsNode, wait_for};
@@ -94,21 +96,33 @@ fn past_its_bound_the_queue_drops_the_oldest_and_says_so() {
 #[test]
 fn a_node_is_told_to_wait_only_when_the_disk_takes_no_more() {
     let limit = "trap '' XFSZ; ulimit -f 4096";
-    let mut outage = Outage::start_after(limit, "coap", &[]);
+    let many = ["--set", "coap_bridge.max_datagrams_per_address=1000000"];
+    let mut outage = Outage::start_after(limit, "coap", &many);
     let mut keeper = outage.keeper();
     let mut node = node(&outage, &keeper);
     outage.stop_bus();
     // The file may have 4 MiB, and as much waits in memory to be written.
     let note = "x".repeat(60_000);
     for n in 0..160 {
-        node.push("note", &format!("{n}{note}"));
+        node.push_soon("note", &format!("{n}{note}"));
     }
-    node.wait_for_answers("server 2.04", 160);
-    assert!(outage.metric("bridge_queue_failed_commits_total", "") > 0.0);
+    wait_for("a commit to fail", || {
+        let failed = outage.metric("bridge_queue_failed_commits_total", "");
+        (failed > 0.0).then_some(())
+    });
+    wait_for("all of it to be taken", || {
+        let taken = outage.metric("coap_bridge_pushes_total", "");
+        (taken >= 160.0).then_some(())
+    });
+    let answered = node.answers("server 2.04");
+    assert!(
+        answered < 100,
+        "2.04 to {answered}, and the disk has no room"
+    );
     // Now they wait in front of the queue, as many as there is room for.
     let pack: Vec<Value> = (0..1000).map(|v| json!({"n": "v", "v": v})).collect();
     for _ in 0..10 {
-        node.push_as("senml-json", &json!(pack));
+        node.push_soon_as("senml-json", &json!(pack));
     }
     node.wait_for_answers("server 5.03 Max-Age 5", 1);
     outage.start_bus();

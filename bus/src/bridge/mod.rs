@@ -6,7 +6,8 @@
 //! - [`registry`] is the machine, without IO: reports, messages and time in; publications, orders
 //!   and a deadline out.
 //! - `queue` is what the bus has not got yet, on disk.
-//! - [`runtime`] is the task that joins it to the MQTT session.
+//! - `settling` says which reports have reached the bus or the disk.
+//! - [`runtime`] is the task that joins them to the MQTT session.
 //!
 //! A driver never sees a topic, and this module never sees a CoAP message or a WebSocket frame.
 
@@ -16,6 +17,7 @@ mod queue;
 pub mod registry;
 mod request;
 pub mod runtime;
+mod settling;
 pub mod value;
 
 use std::fmt;
@@ -30,7 +32,7 @@ use crate::payload::{AckStatus, Resource, SetMethod};
 use crate::time::Timestamp;
 use crate::topic::Base;
 pub use queue::{QueueConfig, StoreError};
-pub use runtime::{Orders, Reporter, StartError, start};
+pub use runtime::{Orders, Reporter, Settled, StartError, start};
 pub use value::Sample;
 
 /// What a node calls itself: opaque text of 1 to 128 bytes without control characters.

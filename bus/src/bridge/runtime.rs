@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::queue::{Queue, StoreError};
 use super::registry::{RESTORE_TIMEOUT, Registry, filters, restore_filters, status_filter};
+use super::settling::Settling;
 use super::{BridgeConfig, ORDER_QUEUE, Order, REPORT_QUEUE, Report, ReportError};
 use crate::admin::{Admin, Readiness};
 use crate::session::{
@@ -20,7 +21,10 @@ const REPORTS_PER_TURN: usize = 256;
 
 /// Where a driver sends its reports. Clones share the queue.
 #[derive(Debug, Clone)]
-pub struct Reporter(mpsc::Sender<Report>);
+pub struct Reporter {
+    reports: mpsc::Sender<Report>,
+    settled: watch::Receiver<u64>,
+}
 
 impl Reporter {
     /// Takes a report, waiting while the queue is full. Cancel safe: a dropped report was not taken.
@@ -28,7 +32,10 @@ impl Reporter {
     /// # Errors
     /// [`ReportError::Closed`] when the runtime has ended.
     pub async fn report(&self, report: Report) -> Result<(), ReportError> {
-        self.0.send(report).await.map_err(|_| ReportError::Closed)
+        self.reports
+            .send(report)
+            .await
+            .map_err(|_| ReportError::Closed)
     }
 
     /// Takes a report unless the queue is full.
@@ -36,7 +43,7 @@ impl Reporter {
     /// # Errors
     /// The queue is full or the runtime has ended.
     pub fn try_report(&self, report: Report) -> Result<(), ReportError> {
-        Ok(self.0.try_send(report)?)
+        Ok(self.reports.try_send(report)?)
     }
 
     /// Completes when there is room for a report. Cancel safe.
@@ -44,7 +51,7 @@ impl Reporter {
     /// # Errors
     /// [`ReportError::Closed`] when the runtime has ended.
     pub async fn room(&self) -> Result<(), ReportError> {
-        let slot = self.0.reserve().await;
+        let slot = self.reports.reserve().await;
         slot.map(drop).map_err(|_| ReportError::Closed)
     }
 
@@ -53,11 +60,34 @@ impl Reporter {
     /// # Errors
     /// The queue is full or the runtime has ended.
     pub fn try_reserve(&self) -> Result<Slot<'_>, ReportError> {
-        match self.0.try_reserve() {
+        match self.reports.try_reserve() {
             Ok(slot) => Ok(Slot(slot)),
             Err(mpsc::error::TrySendError::Full(())) => Err(ReportError::Full),
             Err(mpsc::error::TrySendError::Closed(())) => Err(ReportError::Closed),
         }
+    }
+
+    /// Tells how many of the reports, in the order in which they were taken, are settled.
+    #[must_use]
+    pub fn settled(&self) -> Settled {
+        Settled(self.settled.clone())
+    }
+}
+
+/// How many reports, the oldest, are settled: all that they say that must be seen (readings, events,
+/// acks) was acknowledged by the bus, or is on disk.
+#[derive(Debug)]
+pub struct Settled(watch::Receiver<u64>);
+
+impl Settled {
+    /// Completes with their number when it has grown since the last time. Cancel safe.
+    ///
+    /// # Errors
+    /// [`ReportError::Closed`] when the runtime has ended.
+    pub async fn more(&mut self) -> Result<u64, ReportError> {
+        let changed = self.0.changed().await;
+        changed.map_err(|_| ReportError::Closed)?;
+        Ok(*self.0.borrow_and_update())
     }
 }
 
@@ -88,15 +118,33 @@ impl Orders {
     }
 }
 
+/// The other ends of what a driver has.
+#[derive(Debug)]
+pub struct Far {
+    /// What it reports.
+    pub reported: mpsc::Receiver<Report>,
+    /// What it is to do.
+    pub ordered: mpsc::Sender<Order>,
+    /// How many of its reports are settled.
+    pub settled: watch::Sender<u64>,
+}
+
 /// A driver's two ends without a bus behind them, for tests of drivers.
 #[must_use]
-pub fn detached() -> (
-    (Reporter, Orders),
-    (mpsc::Receiver<Report>, mpsc::Sender<Order>),
-) {
+pub fn detached() -> ((Reporter, Orders), Far) {
     let (reports, reported) = mpsc::channel(REPORT_QUEUE);
     let (ordered, orders) = mpsc::channel(ORDER_QUEUE);
-    ((Reporter(reports), Orders(orders)), (reported, ordered))
+    let (settled, told) = watch::channel(0);
+    let reporter = Reporter {
+        reports,
+        settled: told,
+    };
+    let far = Far {
+        reported,
+        ordered,
+        settled,
+    };
+    ((reporter, Orders(orders)), far)
 }
 
 /// Why a bridge's runtime can't start.
@@ -139,7 +187,7 @@ pub fn start(
         admin,
         shutdown,
     )?;
-    let (driver, (reported, ordered)) = detached();
+    let (driver, far) = detached();
     // Who knows nothing asks the bus first.
     let hold_reports = kept.is_empty().then(|| now().mono + RESTORE_TIMEOUT);
     let protocol = config.protocol;
@@ -149,8 +197,9 @@ pub fn start(
         session,
         inbox,
         queue,
-        reported,
-        ordered,
+        settling: Settling::default(),
+        published: None,
+        far,
         readiness,
         hold_reports,
         hold_queue: None,
@@ -166,8 +215,10 @@ struct Runtime {
     session: Session,
     inbox: Inbox,
     queue: Queue,
-    reported: mpsc::Receiver<Report>,
-    ordered: mpsc::Sender<Order>,
+    settling: Settling,
+    /// The last that went to the session and not by way of the queue.
+    published: Option<Ticket>,
+    far: Far,
     readiness: Readiness,
     /// Reports wait until then, unless the registry has read the bus back before.
     hold_reports: Option<Instant>,
@@ -195,17 +246,18 @@ impl Runtime {
             let held = [self.hold_reports, self.hold_queue];
             let deadline = held.into_iter().chain([self.registry.poll_timeout()]);
             let deadline = deadline.flatten().min();
-            let awaited = self.queue.awaited();
+            let (awaited, settling) = (self.queue.awaited(), self.settling.awaited());
             tokio::select! {
                 event = self.inbox.recv() => match event {
                     Some(event) => self.handle_event(event),
                     None => break,
                 },
                 // Backpressure: what can't be taken stays with the driver.
-                count = self.reported.recv_many(&mut reports, REPORTS_PER_TURN), if !holding && !blocked.reports => {
+                count = self.far.reported.recv_many(&mut reports, REPORTS_PER_TURN), if !holding && !blocked.reports => {
                     if count == 0 {
                         break;
                     }
+                    self.settling.take(count);
                     let now = now();
                     for report in reports.drain(..) {
                         self.registry.handle_report(report, now);
@@ -215,6 +267,8 @@ impl Runtime {
                 () = acknowledged(&self.session, awaited), if awaited.is_some() => {
                     self.queue.acknowledge(|ticket| self.session.is_done(ticket));
                 }
+                // The next turn looks which reports are settled now.
+                () = acknowledged(&self.session, settling), if settling.is_some() => {}
                 () = self.queue.changed() => {
                     if self.queue.has_died() {
                         return Err("the store has failed for good; the next start moves it aside");
@@ -222,7 +276,7 @@ impl Runtime {
                     self.queue.handle_changed();
                 }
                 // The driver has room again: the next turn passes on what waits.
-                () = room(&self.ordered), if self.registry.has_orders() => {}
+                () = room(&self.far.ordered), if self.registry.has_orders() => {}
                 () = sleep_until(deadline) => self.handle_timeout(),
             }
             if restoring && !self.registry.is_restoring() {
@@ -262,6 +316,7 @@ impl Runtime {
                 if let Some(unsent) = self.session.take_back() {
                     let keep = |publication| self.registry.keep_in_order(publication);
                     self.queue.rewind(unsent, keep);
+                    self.settling.taken_back();
                 }
                 self.registry.handle_disconnected();
                 self.readiness
@@ -292,6 +347,7 @@ impl Runtime {
         self.pass_on_orders();
         self.write_down();
         let is_full = self.registry.is_connected() && !self.publish();
+        self.settle();
         let reports = if self.registry.is_behind() {
             // While the bus is there nodes are slowed before anything is dropped.
             let filling = is_full && self.queue.is_half_full();
@@ -305,9 +361,25 @@ impl Runtime {
         }
     }
 
+    /// Tells the driver which of its reports can't be lost any more.
+    fn settle(&mut self) {
+        if !self.registry.has_publications() {
+            self.settling.mark(self.published, self.queue.appended());
+        }
+        let settled = self.settling.settle(
+            |ticket| self.session.is_done(ticket),
+            || self.queue.written(),
+        );
+        self.far.settled.send_if_modified(|told| {
+            let more = settled > *told;
+            *told = settled;
+            more
+        });
+    }
+
     fn pass_on_orders(&mut self) {
         loop {
-            match self.ordered.try_reserve() {
+            match self.far.ordered.try_reserve() {
                 Ok(permit) => match self.registry.poll_order() {
                     Some(order) => permit.send(order),
                     None => return,
@@ -342,8 +414,9 @@ impl Runtime {
             let Some(publication) = self.registry.poll_publication() else {
                 break;
             };
-            if self.try_publish(publication).is_err() {
-                return false;
+            match self.try_publish(publication) {
+                Ok(ticket) => self.published = ticket.or(self.published),
+                Err(Full) => return false,
             }
         }
         if !self.registry.is_behind() || self.hold_queue.is_some() {

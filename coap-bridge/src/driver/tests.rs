@@ -1,6 +1,7 @@
 //! The bridge over real UDP, without a bus.
 
 use std::net::SocketAddrV6;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use bus::bridge::registry::Registry;
@@ -9,7 +10,7 @@ use bus::session::Message;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::*;
@@ -24,6 +25,7 @@ struct Bench {
     secure: Option<SocketAddr>,
     reports: mpsc::Receiver<Report>,
     orders: mpsc::Sender<Order>,
+    settled: watch::Sender<u64>,
     shutdown: Shutdown,
     admin: Admin,
 }
@@ -37,14 +39,15 @@ impl Bench {
     }
 
     fn with(config: Config) -> Self {
-        let (ends, (reports, orders)) = runtime::detached();
+        let (ends, far) = runtime::detached();
         let (admin, shutdown) = (Admin::default(), Shutdown::new());
         let started = Doors::open(&config).unwrap().serve(ends, &admin, &shutdown);
         Self {
             address: started.address,
             secure: started.secure,
-            reports,
-            orders,
+            reports: far.reported,
+            orders: far.ordered,
+            settled: far.settled,
             shutdown,
             admin,
         }
@@ -482,47 +485,117 @@ fn post(mid: u16, path: &str, payload: &str) -> Vec<u8> {
     [&header, path.as_bytes(), b"\xff", payload.as_bytes()].concat()
 }
 
-#[tokio::test]
-async fn while_the_bus_is_behind_pushes_wait_and_signs_of_life_do_not() {
-    let mut bench = Bench::new("127.0.0.1:0");
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    socket.connect(bench.address).await.unwrap();
-    let mut buffer = [0; 2048];
-    let mut answer = async |mid: u16| {
+/// A node that says what it is told to.
+struct Speaker {
+    socket: UdpSocket,
+    mid: u16,
+    buffer: [u8; 2048],
+}
+
+impl Speaker {
+    async fn new(bench: &Bench) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(bench.address).await.unwrap();
+        let (mid, buffer) = (0, [0; 2048]);
+        Self {
+            socket,
+            mid,
+            buffer,
+        }
+    }
+
+    /// Gives the Message ID.
+    async fn post(&mut self, path: &str, payload: &str) -> u16 {
+        self.mid = self.mid.wrapping_add(1);
+        let post = post(self.mid, path, payload);
+        self.socket.send(&post).await.unwrap();
+        self.mid
+    }
+
+    /// The next acknowledgement that is not empty: its Message ID and its code.
+    async fn next(&mut self) -> (u16, u8) {
         let found = timeout(PATIENCE, async {
             loop {
-                let len = socket.recv(&mut buffer).await.unwrap();
-                if buffer[..len].first().is_some_and(|first| first >> 4 == 6)
-                    && buffer[2..4] == mid.to_be_bytes()
+                let len = self.socket.recv(&mut self.buffer).await.unwrap();
+                if let [0x60, code, high, low, ..] = self.buffer[..len]
+                    && code > 0
                 {
-                    return buffer[1];
+                    return (u16::from_be_bytes([high, low]), code);
                 }
             }
         });
-        found.await.expect("no such answer came")
-    };
-    socket.send(&post(0, "alive", "alive:n")).await.unwrap();
-    assert_eq!(answer(0).await, 0x44);
+        found.await.expect("no answer came")
+    }
+
+    /// The code of the answer to this one.
+    async fn answer(&mut self, mid: u16) -> u8 {
+        loop {
+            let (of, code) = self.next().await;
+            if of == mid {
+                return code;
+            }
+        }
+    }
+
+    async fn alive(&mut self) -> u8 {
+        let mid = self.post("alive", "alive:n").await;
+        self.answer(mid).await
+    }
+}
+
+#[tokio::test]
+async fn while_the_bus_is_behind_pushes_wait_and_signs_of_life_do_not() {
+    // One node does the work of many.
+    let bench = Bench::with(Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        max_datagrams_per_address: NonZeroU32::MAX,
+        ..Config::default()
+    });
+    let mut node = Speaker::new(&bench).await;
+    assert_eq!(node.alive().await, 0x44);
     // Nobody takes reports: they fill their queue, then the bridge's.
-    let mut mid = 0;
     let refused = loop {
-        mid += 1;
-        socket.send(&post(mid, "server", "t:1")).await.unwrap();
-        let code = answer(mid).await;
-        if code != 0x44 {
-            break code;
+        for _ in 0..32 {
+            node.post("server", "t:1").await;
+        }
+        let alive = node.post("alive", "alive:n").await;
+        match node.next().await {
+            (mid, code) if mid == alive => assert_eq!(code, 0x44),
+            (_, code) => break code,
         }
     };
     assert_eq!(refused, 0xA3, "5.03 once the bus stays behind");
-    socket
-        .send(&post(mid + 1, "alive", "alive:n"))
-        .await
-        .unwrap();
-    assert_eq!(answer(mid + 1).await, 0x44);
-    // The bus has caught up.
-    while bench.reports.try_recv().is_ok() {}
+    // The bus catches up.
+    let (mut reports, settled) = (bench.reports, bench.settled);
+    bench.shutdown.spawn(async move {
+        for taken in 1.. {
+            if reports.recv().await.is_none() {
+                return;
+            }
+            settled.send_replace(taken);
+        }
+    });
+    let taken = timeout(PATIENCE, async {
+        loop {
+            let mid = node.post("server", "t:2").await;
+            let answer = timeout(Duration::from_millis(100), node.answer(mid));
+            if answer.await == Ok(0x44) {
+                return;
+            }
+        }
+    });
+    taken.await.expect("pushes are taken again");
+}
+
+#[tokio::test]
+async fn the_stop_answers_pushes_when_they_are_settled() {
+    let mut bench = Bench::new("127.0.0.1:0");
+    let mut node = Speaker::new(&bench).await;
+    assert_eq!(node.alive().await, 0x44);
+    let mid = node.post("server", "t:1").await;
     bench.reading("t").await;
-    while bench.reports.try_recv().is_ok() {}
-    socket.send(&post(mid + 2, "server", "t:2")).await.unwrap();
-    assert_eq!(answer(mid + 2).await, 0x44);
+    bench.shutdown.stop();
+    bench.settled.send_replace(u64::MAX);
+    assert_eq!(node.answer(mid).await, 0x44);
+    assert_eq!(bench.reports.recv().await, None, "the reporter is dropped");
 }

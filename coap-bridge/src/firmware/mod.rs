@@ -2,6 +2,7 @@
 //! pushes, reads and writes.
 //!
 //! - `serve`: what nodes ask of us: `POST /alive`, `POST /server`.
+//! - `settled`: answers that wait until what was pushed can't be lost.
 //! - `directory`: nodes that register (RFC 9176). `search`: nodes that say nothing by themselves.
 //! - `discovery`: where a node's own server is, and what it has.
 //! - `work`, `results`, `answers`: what is asked of a node, one request at a time; what it answered;
@@ -24,6 +25,7 @@ mod results;
 mod search;
 mod secure;
 mod serve;
+mod settled;
 mod sort;
 #[cfg(test)]
 mod tests;
@@ -50,6 +52,7 @@ use node::Node;
 use places::{Places, Seat};
 pub(crate) use search::ALL_COAP_NODES;
 use search::Search;
+use settled::Unsettled;
 pub(crate) use sort::is_push;
 use work::Ask;
 
@@ -60,8 +63,12 @@ const COAP_PORT: u16 = 5683;
 const SHED_NON: usize = 1024;
 /// Confirmable pushes are answered 5.03 when so many reports wait.
 const SHED_CON: usize = 2048;
-/// When so many wait, further ones are dropped, but for answers to requests.
-const MAX_REPORTS: usize = 8192;
+/// When so many wait, further ones are dropped, but for answers to requests. More than what is pushed
+/// in the longest body, which has at least three bytes for each value.
+const MAX_REPORTS: usize = 32_768;
+/// Requests of nodes that wait for their answer. Pushes, which wait for the bus or the disk, take only
+/// some of that.
+const MAX_EXCHANGES: usize = 16_384;
 
 /// How nodes are treated.
 #[derive(Debug, Clone)]
@@ -87,7 +94,8 @@ pub(crate) struct Rules {
 /// The machine: datagrams, orders and time in; datagrams, reports and a deadline out.
 ///
 /// After each `handle_*` drain [`Bridge::poll_transmit`] and, as far as the runtime has room,
-/// [`Bridge::poll_report`]; call [`Bridge::handle_timeout`] when [`Bridge::poll_timeout`] has come.
+/// [`Bridge::poll_report`], and say how many of those are settled with [`Bridge::handle_settled`]:
+/// pushes are answered then. Call [`Bridge::handle_timeout`] when [`Bridge::poll_timeout`] has come.
 /// Time must not go back.
 #[derive(Debug)]
 pub(crate) struct Bridge {
@@ -105,6 +113,7 @@ pub(crate) struct Bridge {
     stagger: Timers<Uid>,
     polls: Timers<Uid>,
     reports: VecDeque<Report>,
+    unsettled: Unsettled,
     metrics: Metrics,
 }
 
@@ -113,6 +122,7 @@ impl Bridge {
         let limits = Limits {
             // Each node waits for one request, its observations wait for none.
             max_requests: rules.max_nodes.saturating_mul(2).max(1024),
+            max_exchanges: MAX_EXCHANGES,
             ..Limits::default()
         };
         Self {
@@ -128,6 +138,7 @@ impl Bridge {
             stagger: Timers::default(),
             polls: Timers::default(),
             reports: VecDeque::new(),
+            unsettled: Unsettled::default(),
             metrics,
         }
     }
@@ -216,9 +227,9 @@ impl Bridge {
         !self.reports.is_empty()
     }
 
-    /// Whether so many reports wait for the bus that further pushes are better left waiting.
+    /// Whether so much waits for the bus that further pushes are better left waiting.
     pub(crate) fn is_behind(&self) -> bool {
-        self.reports.len() >= SHED_NON
+        self.sheds(false)
     }
 
     /// Takes the next report.
@@ -243,6 +254,7 @@ impl Bridge {
     fn report(&mut self, report: Report) {
         let must = matches!(report, Report::Answer { .. });
         if must || self.reports.len() < MAX_REPORTS {
+            self.unsettled.reported();
             self.reports.push_back(report);
         } else {
             self.metrics.reports_dropped.inc();

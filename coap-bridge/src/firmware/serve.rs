@@ -9,7 +9,7 @@ use bus::time::Now;
 use super::node::Node;
 use super::places::{self, Seat};
 use super::wire::{self, Alive, Unreadable};
-use super::{Bridge, SHED_CON, SHED_NON};
+use super::{Bridge, MAX_REPORTS};
 use crate::endpoint::options::{format, number};
 use crate::endpoint::{Code, ExchangeId, Method, Remote, Request, Response};
 use crate::link_format::{self, Link};
@@ -49,7 +49,10 @@ impl Bridge {
         }
         let response = match (request.method, path.as_deref()) {
             (Method::Post, Some("alive")) => self.serve_alive(peer, request, now),
-            (Method::Post, Some("server")) => self.serve_push(peer, request, now),
+            (Method::Post, Some("server")) => match self.serve_push(peer, request, now) {
+                Ok(response) => return self.answer_when_settled(exchange, response, now),
+                Err(refused) => Err(refused),
+            },
             (Method::Get, Some(".well-known/core")) => {
                 let list = list(request);
                 // A group is not told that nothing was found (RFC 7252 section 8.2).
@@ -208,18 +211,14 @@ impl Bridge {
         self.arm_poll(uid, now);
     }
 
+    /// Takes what was pushed; the answer is for when it can't be lost any more.
     fn serve_push(
         &mut self,
         peer: Remote,
         request: &Request,
         now: Now,
     ) -> Result<Response, Refused> {
-        let shed_at = if request.confirmable {
-            SHED_CON
-        } else {
-            SHED_NON
-        };
-        if self.reports.len() >= shed_at {
+        if self.sheds(request.confirmable) {
             return Err(Refused::Overload);
         }
         let content_format = request.options.uint(number::CONTENT_FORMAT);
@@ -232,6 +231,10 @@ impl Bridge {
             Unreadable::Malformed => Refused::Malformed,
             Unreadable::Format => Refused::Format,
         })?;
+        // All of it, or nothing.
+        if self.reports.len() + readings.len() > MAX_REPORTS {
+            return Err(Refused::Overload);
+        }
         let uid = self.places.find(peer).ok_or(Refused::UnknownNode)?.clone();
         let uid = self.access.speaker(peer, uid)?;
         let node = self.nodes.get_mut(&uid).ok_or(Refused::UnknownNode)?;

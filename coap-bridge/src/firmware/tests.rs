@@ -7,4 +7,5 @@ mod places;
 mod requests;
 mod search;
 mod secure;
+mod settled;
 mod values;

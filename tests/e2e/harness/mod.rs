@@ -4,6 +4,7 @@ mod mqtt;
 mod outage;
 mod peers;
 mod process;
+mod pushers;
 mod system;
 
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ pub(crate) use peers::{
     Browser, CoapNode, LibcoapNode, PyaiotClient, WsNode, coap_post, coap_post_from, coap_put,
 };
 pub(crate) use process::{Process, run};
+pub(crate) use pushers::Pushers;
 pub(crate) use system::{Distributed, Fleet, System, add_password, certgen, http_get};
 
 /// How long anything may take before the test has failed; far more than it should take.

@@ -187,12 +187,17 @@ impl Keeper {
         self.0.last().unwrap()
     }
 
+    /// All that came, but for what came as retained: topics, and payloads.
+    pub(crate) fn live(&self) -> impl Iterator<Item = (String, String)> {
+        let all = self.0.iter().flat_map(Subscriber::messages);
+        all.filter_map(|(topic, retained, payload)| (!retained).then_some((topic, payload)))
+    }
+
     /// What came on a topic, but for what came as retained, and for what came a second time: with
     /// QoS 1, what was not acknowledged when the connection was lost.
     fn messages(&self, topic: &str) -> Vec<Value> {
         let mut messages: Vec<Value> = Vec::new();
-        let all = self.0.iter().flat_map(Subscriber::messages);
-        for (_, _, payload) in all.filter(|(t, retained, _)| t == topic && !retained) {
+        for (_, payload) in self.live().filter(|(t, _)| t == topic) {
             let message = serde_json::from_str(&payload).unwrap();
             if !messages.contains(&message) {
                 messages.push(message);

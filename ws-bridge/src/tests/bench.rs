@@ -46,7 +46,7 @@ pub(super) fn config() -> Config {
 
 impl Bench {
     pub(super) async fn start(config: Config) -> Self {
-        let (ends, (reported, ordered)) = runtime::detached();
+        let (ends, bus) = runtime::detached();
         let (admin, shutdown) = (Admin::default(), Shutdown::new());
         let started = detached::start(&config, ends, &admin, &shutdown).await;
         let mut registry = Registry::new(config.bridge());
@@ -58,8 +58,8 @@ impl Bench {
             shutdown,
             admin,
             registry,
-            reported,
-            ordered,
+            reported: bus.reported,
+            ordered: bus.ordered,
             topics: HashMap::new(),
             states: Vec::new(),
         }

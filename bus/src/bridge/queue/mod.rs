@@ -54,6 +54,8 @@ pub(super) struct Queue {
     /// They could not be read; the next commit is a reason to ask again.
     stalled: bool,
     max_bytes: u64,
+    /// How often the store was appended to.
+    appended: u64,
     /// Something was dropped since [`Queue::take_lost`].
     lost: bool,
     metrics: Metrics,
@@ -80,6 +82,7 @@ impl Queue {
             wanted: None,
             stalled: false,
             max_bytes: config.max_bytes,
+            appended: 0,
             lost: false,
             metrics,
         };
@@ -99,7 +102,7 @@ impl Queue {
             return;
         };
         let (number, dropped) = self.order.push(record.len());
-        self.store.append(number, record);
+        self.appended = self.store.append(number, record);
         if dropped > 0 {
             self.store.remove_below(self.order.first());
             self.drop_oldest(dropped);
@@ -155,7 +158,7 @@ impl Queue {
             return;
         };
         match self.order.push_front(record.len()) {
-            Some(number) => self.store.append(number, record),
+            Some(number) => self.appended = self.store.append(number, record),
             None => self.drop_oldest(1),
         }
         self.metrics.queued.inc();
@@ -227,6 +230,17 @@ impl Queue {
         self.store.has_room()
     }
 
+    /// How many publications were taken since the start.
+    pub(super) fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// How many of them, the oldest, can't be lost with the process: they are on disk, or have left
+    /// the queue. Without a folder there is nothing that outlives the process, and memory counts.
+    pub(super) fn written(&self) -> u64 {
+        self.store.committed()
+    }
+
     /// Whether the store is of no use any more; a new start may be.
     pub(super) fn has_died(&self) -> bool {
         self.store.has_died()
@@ -246,7 +260,8 @@ impl Queue {
         self.store.keep(uid, node);
     }
 
-    /// Completes when it is worth calling [`Queue::next`] or [`Queue::has_room`] again. Cancel safe.
+    /// Completes when it is worth calling [`Queue::next`], [`Queue::has_room`] or [`Queue::written`]
+    /// again. Cancel safe.
     pub(super) async fn changed(&self) {
         self.store.changed().await;
     }

@@ -119,6 +119,10 @@ struct State {
     batch: Batch,
     /// Bytes of records in the batch and in the commit that is going on.
     pending: usize,
+    /// How many records were appended since the start; and how many of them, the oldest, a commit has
+    /// dealt with.
+    appended: u64,
+    committed: u64,
     /// Records are wanted from this number on.
     wanted: Option<u64>,
     read: Option<Chunk>,
@@ -132,7 +136,7 @@ struct Shared {
     state: Mutex<State>,
     /// Wakes the thread.
     work: Condvar,
-    /// Wakes the bridge: records were read, or there may be room.
+    /// Wakes the bridge: records were read or committed.
     changed: Notify,
 }
 
@@ -185,13 +189,22 @@ impl Store {
         self.is_durable
     }
 
-    pub(super) fn append(&self, number: u64, record: Bytes) {
+    /// Takes a record; gives how many it has taken.
+    pub(super) fn append(&self, number: u64, record: Bytes) -> u64 {
         let mut state = self.shared.state();
         state.pending += record.len();
+        state.appended += 1;
+        let appended = state.appended;
         self.metrics.unwritten(state.pending);
         state.batch.records.insert(number, record);
         drop(state);
         self.shared.work.notify_one();
+        appended
+    }
+
+    /// How many of the records taken, the oldest, are on disk, or were removed since.
+    pub(super) fn committed(&self) -> u64 {
+        self.shared.state().committed
     }
 
     pub(super) fn remove_below(&self, first: u64) {
@@ -231,7 +244,7 @@ impl Store {
         self.shared.state().read.take()
     }
 
-    /// Completes when records were read or room was made since the last time. Cancel safe.
+    /// Completes when records were read or committed since the last time. Cancel safe.
     pub(super) async fn changed(&self) {
         self.shared.changed.notified().await;
     }
@@ -368,7 +381,12 @@ fn prepare(database: &Database) -> Result<Loaded, redb::Error> {
 /// Commits and reads until the store is closed.
 fn run(shared: &Shared, mut disk: Disk, metrics: &Metrics) {
     loop {
-        let (batch, wanted, is_closing) = gather(shared);
+        let Gathered {
+            batch,
+            appended,
+            wanted,
+            is_closing,
+        } = gather(shared);
         let bytes = batch.bytes();
         let result = match batch.is_empty() {
             true => None,
@@ -378,6 +396,7 @@ fn run(shared: &Shared, mut disk: Disk, metrics: &Metrics) {
         match result {
             None => {}
             Some(Ok(())) => {
+                state.committed = appended;
                 state.pending = state.pending.saturating_sub(bytes);
                 if std::mem::take(&mut state.is_failing) {
                     tracing::info!("the store can be written again");
@@ -413,8 +432,17 @@ fn run(shared: &Shared, mut disk: Disk, metrics: &Metrics) {
     }
 }
 
+/// What there is to do.
+struct Gathered {
+    batch: Batch,
+    /// How many records were appended up to here.
+    appended: u64,
+    wanted: Option<u64>,
+    is_closing: bool,
+}
+
 /// Waits until there is something to do and its window is over; takes it.
-fn gather(shared: &Shared) -> (Batch, Option<u64>, bool) {
+fn gather(shared: &Shared) -> Gathered {
     let mut state = shared.state();
     while state.batch.is_empty() && state.wanted.is_none() && !state.is_closing {
         let waited = shared.work.wait(state);
@@ -431,7 +459,12 @@ fn gather(shared: &Shared) -> (Batch, Option<u64>, bool) {
         true => Batch::default(),
         false => std::mem::take(&mut state.batch),
     };
-    (batch, state.wanted.take(), state.is_closing)
+    Gathered {
+        batch,
+        appended: state.appended,
+        wanted: state.wanted.take(),
+        is_closing: state.is_closing,
+    }
 }
 
 #[derive(Debug)]

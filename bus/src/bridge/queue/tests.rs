@@ -113,6 +113,28 @@ async fn what_the_session_gives_back_keeps_its_place() {
 }
 
 #[tokio::test]
+async fn what_is_written_is_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut queue = open(folder.path());
+    for n in 1..=3 {
+        queue.push(&publication(n));
+        assert_eq!(queue.appended(), n as u64);
+        assert!(queue.written() < queue.appended(), "a commit takes time");
+        while queue.written() < queue.appended() {
+            let changed = tokio::time::timeout(PATIENCE, queue.changed());
+            changed.await.expect("nothing was written");
+        }
+        // As it is on disk now, after a crash.
+        let crashed = tempfile::tempdir().unwrap();
+        let copy = crashed.path().join("bridge.redb");
+        std::fs::copy(folder.path().join("bridge.redb"), copy).unwrap();
+        let mut after = open(crashed.path());
+        let sent = send_all(&mut after, &mut Outbox::default()).await;
+        assert_eq!(sent, (1..=n).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_damaged_is_moved_aside() {
     type Damage = fn(&mut std::fs::File);
     let damages: [Damage; 3] = [

@@ -301,6 +301,12 @@ impl Registry {
             .min()
     }
 
+    /// Whether anything that was to be published at once still waits for room in the session.
+    #[must_use]
+    pub fn has_publications(&self) -> bool {
+        self.output.has_live()
+    }
+
     /// The next message to publish; none while the bus is away.
     pub fn poll_publication(&mut self) -> Option<Publication> {
         loop {

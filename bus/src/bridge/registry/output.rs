@@ -133,6 +133,10 @@ impl Output {
         self.round
     }
 
+    pub(super) fn has_live(&self) -> bool {
+        !self.live.is_empty()
+    }
+
     pub(super) fn pop(&mut self) -> Option<Publication> {
         if self.connected {
             self.live.pop_front()

@@ -127,6 +127,9 @@ pub(super) struct Bench {
     pub(super) stray: Vec<(Remote, Bytes)>,
     /// Reports stay in the bridge.
     pub(super) bus_is_behind: bool,
+    /// The bus takes reports and acknowledges none.
+    pub(super) bus_is_slow: bool,
+    reported: u64,
     pub(super) metrics: Metrics,
     mid: u16,
 }
@@ -186,6 +189,8 @@ impl Bench {
             acks: 0,
             stray: Vec::new(),
             bus_is_behind: false,
+            bus_is_slow: false,
+            reported: 0,
             metrics,
             mid: 0,
         }
@@ -304,8 +309,12 @@ impl Bench {
                 && let Some(report) = self.bridge.poll_report()
             {
                 self.registry.handle_report(report, self.now);
+                self.reported += 1;
             }
             self.read_bus();
+            if !self.bus_is_slow {
+                self.bridge.handle_settled(self.reported, self.now);
+            }
             while let Some(transmit) = self.bridge.poll_transmit() {
                 flying.push_back((addr(BRIDGE), transmit.to, transmit.bytes));
             }
