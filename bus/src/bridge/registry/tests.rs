@@ -4,9 +4,9 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::*;
-use crate::bridge::{Action, Answer, Lifetime, QueueConfig, Request};
+use crate::bridge::{Action, Answer, Lifetime, QueueConfig, Report, Request, Sample};
 use crate::id::BridgeId;
-use crate::payload::{AckStatus, SetMethod};
+use crate::payload::{AckStatus, Resource, SetMethod};
 use crate::time;
 use crate::topic::Base;
 
