@@ -57,7 +57,7 @@ fn assert_nothing_is_lost(acknowledged: &[Vec<u32>], outage: &Outage, keeper: &K
         came.values().filter(|times| **times > 1).count(),
     );
     let acknowledged: usize = acknowledged.iter().map(Vec::len).sum();
-    println!(
+    eprintln!(
         "{} kills: {acknowledged} acknowledged, {count} arrived, {} lost, {doubled} more than once",
         kills(),
         lost.len()
