@@ -2,7 +2,7 @@
 
 It serves its resources on its own CoAP server, says that it is alive every second from a new port
 each time, and pushes what it is told to. Standard input: `push <resource> <value>`, `push-as <format>
-<JSON>` (json, cbor, senml-json or senml-cbor), both with `soon` in front not to wait for the answer, `reset`, `quiet` (no more signs of life), `talk`. Standard
+<JSON>` (json, cbor, senml-json or senml-cbor), `reset`, `quiet` (no more signs of life), `talk`. Standard
 output: `ready`, and `put <resource> <value>` for each write. With `--formats` it has a resource in each
 Content-Format.
 """
@@ -121,14 +121,14 @@ def site(args):
     return root
 
 
-async def post(args, path, payload, content_format=None, patience=10):
+async def post(args, path, payload, content_format=None):
     # A new context means a new source port, as the node of Pyaiot's own examples has it.
     context = await aiocoap.Context.create_server_context(resource.Site(), bind=(args.bind, 0))
     try:
         uri = f"coap://{args.bridge}/{path}"
         message = aiocoap.Message(code=aiocoap.POST, uri=uri, payload=payload)
         message.opt.content_format = content_format
-        response = await asyncio.wait_for(context.request(message).response, patience)
+        response = await asyncio.wait_for(context.request(message).response, 10)
         busy = response.code == aiocoap.SERVICE_UNAVAILABLE
         wait = f" Max-Age {response.opt.max_age}" if busy else ""
         print(f"answer {path} {response.code.dotted}{wait}", flush=True)
@@ -136,15 +136,6 @@ async def post(args, path, payload, content_format=None, patience=10):
         print(f"error {path} {error!r}", flush=True)
     finally:
         await context.shutdown()
-
-
-async def push(args, command, rest, patience=10):
-    name, _, value = rest.partition(" ")
-    if command == "push":
-        await post(args, "server", f"{name}:{value}".encode(), patience=patience)
-    else:
-        payload = encoded(name, json.loads(value))
-        await post(args, "server", payload, FORMATS[name], patience)
 
 
 async def main():
@@ -174,16 +165,16 @@ async def main():
             await asyncio.sleep(1)
 
     alive = asyncio.create_task(beat())
-    pushing = []
     print("ready", flush=True)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         command, _, rest = line.strip().partition(" ")
-        if command in ("push", "push-as"):
-            await push(args, command, rest)
-        elif command == "soon":
-            command, _, rest = rest.partition(" ")
-            pushing.append(asyncio.create_task(push(args, command, rest, 60)))
+        if command == "push":
+            name, _, value = rest.partition(" ")
+            await post(args, "server", f"{name}:{value}".encode())
+        elif command == "push-as":
+            kind, _, value = rest.partition(" ")
+            await post(args, "server", encoded(kind, json.loads(value)), FORMATS[kind])
         elif command == "reset":
             await post(args, "alive", f"reset:{args.uid}".encode())
         elif command == "leave":

@@ -15,7 +15,7 @@ pub(crate) use peers::{
     Browser, CoapNode, LibcoapNode, PyaiotClient, WsNode, coap_post, coap_post_from, coap_put,
 };
 pub(crate) use process::{Process, run};
-pub(crate) use pushers::Pushers;
+pub(crate) use pushers::{CHANGED, Pusher, Pushers, SERVICE_UNAVAILABLE};
 pub(crate) use system::{Distributed, Fleet, System, add_password, certgen, http_get};
 
 /// How long anything may take before the test has failed; far more than it should take.

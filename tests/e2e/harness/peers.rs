@@ -60,16 +60,6 @@ impl CoapNode {
         self.0.tell(&format!("push-as {format} {value}"));
     }
 
-    /// Pushes without waiting for the answers to what was pushed before.
-    pub(crate) fn push_soon(&mut self, resource: &str, value: &str) {
-        self.0.tell(&format!("soon push {resource} {value}"));
-    }
-
-    /// The same with JSON, as [`CoapNode::push_as`].
-    pub(crate) fn push_soon_as(&mut self, format: &str, value: &Value) {
-        self.0.tell(&format!("soon push-as {format} {value}"));
-    }
-
     /// Waits until the bridge has answered so many signs of life, which are a second apart.
     pub(crate) fn wait_for_beats(&self, count: usize) {
         wait_for("signs of life", || {
@@ -82,15 +72,11 @@ impl CoapNode {
     /// Waits until the bridge has answered so often like this: `server 2.04`.
     #[track_caller]
     pub(crate) fn wait_for_answers(&self, answer: &str, count: usize) {
-        wait_for(&format!("{count} times {answer}"), || {
-            (self.answers(answer) >= count).then_some(())
-        });
-    }
-
-    /// How often the bridge has answered so.
-    pub(crate) fn answers(&self, answer: &str) -> usize {
         let line = format!("answer {answer}");
-        self.0.lines().iter().filter(|l| **l == line).count()
+        wait_for(&format!("{count} times {line}"), || {
+            let lines = self.0.lines();
+            (lines.iter().filter(|l| **l == line).count() >= count).then_some(())
+        });
     }
 
     /// Says that it has started anew.

@@ -14,8 +14,11 @@ use super::peers::own_address;
 const PATIENCE: Duration = Duration::from_millis(200);
 
 const EMPTY: u8 = 0x00;
-const CHANGED: u8 = 0x44;
 const NOT_FOUND: u8 = 0x84;
+/// 2.04
+pub(crate) const CHANGED: u8 = 0x44;
+/// 5.03
+pub(crate) const SERVICE_UNAVAILABLE: u8 = 0xa3;
 
 /// They push until they are stopped.
 pub(crate) struct Pushers {
@@ -31,11 +34,10 @@ impl Pushers {
         let nodes = (0..nodes).map(|n| {
             let (stop, acknowledged) = (stop.clone(), acknowledged.clone());
             std::thread::spawn(move || {
-                let mut node = Pusher::new(bridge, format!("p{n}"), stop);
-                node.introduce();
+                let mut node = Pusher::new(bridge, &format!("p{n}"), stop);
                 let mut values = Vec::new();
                 for value in 1.. {
-                    if !node.push(value) {
+                    if !node.push(value, &format!("v:{value}")) {
                         return values;
                     }
                     acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -64,7 +66,8 @@ impl Pushers {
     }
 }
 
-struct Pusher {
+/// One of them.
+pub(crate) struct Pusher {
     socket: UdpSocket,
     uid: String,
     stop: Arc<AtomicBool>,
@@ -72,17 +75,23 @@ struct Pusher {
 }
 
 impl Pusher {
-    fn new(bridge: SocketAddr, uid: String, stop: Arc<AtomicBool>) -> Self {
+    /// A node that the bridge knows.
+    pub(crate) fn start(bridge: SocketAddr, uid: &str) -> Self {
+        Self::new(bridge, uid, Arc::default())
+    }
+
+    fn new(bridge: SocketAddr, uid: &str, stop: Arc<AtomicBool>) -> Self {
         let socket = UdpSocket::bind((own_address().as_str(), 5683)).unwrap();
         socket.connect(bridge).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mid = 0;
-        Self {
+        let mut node = Self {
             socket,
-            uid,
+            uid: uid.to_owned(),
             stop,
-            mid,
-        }
+            mid: 0,
+        };
+        node.introduce();
+        node
     }
 
     fn introduce(&mut self) {
@@ -93,10 +102,10 @@ impl Pusher {
         {}
     }
 
-    /// Pushes a value until it is taken; false when it was stopped before.
-    fn push(&mut self, value: u32) -> bool {
+    /// Pushes until it is taken; false when it was stopped before.
+    pub(crate) fn push(&mut self, token: u32, text: &str) -> bool {
         loop {
-            match self.ask("server", value, &format!("v:{value}")) {
+            match self.ask("server", token, text) {
                 Some(CHANGED) => return true,
                 Some(NOT_FOUND) => self.introduce(),
                 Some(_) => {}
@@ -105,8 +114,19 @@ impl Pusher {
         }
     }
 
-    /// A Confirmable POST, sent again until it is answered; gives the code, or none when stopped.
-    fn ask(&mut self, path: &str, token: u32, payload: &str) -> Option<u8> {
+    /// Pushes without waiting for the answer.
+    pub(crate) fn tell(&mut self, text: &str) {
+        let request = self.request("server", 0, text);
+        self.socket.send(&request).unwrap();
+    }
+
+    /// The codes of the answers to what it told, until there is none for a while.
+    pub(crate) fn answers(&self) -> Vec<u8> {
+        std::iter::from_fn(|| self.answer(0)).collect()
+    }
+
+    /// A Confirmable POST with a Message ID of its own.
+    fn request(&mut self, path: &str, token: u32, payload: &str) -> Vec<u8> {
         self.mid = self.mid.wrapping_add(1);
         let mut request = vec![0x44, 0x02];
         request.extend(self.mid.to_be_bytes());
@@ -115,6 +135,12 @@ impl Pusher {
         request.extend(path.as_bytes());
         request.push(0xff);
         request.extend(payload.as_bytes());
+        request
+    }
+
+    /// Asks, again and again until it is answered; gives the code, or none when stopped.
+    fn ask(&mut self, path: &str, token: u32, payload: &str) -> Option<u8> {
+        let request = self.request(path, token, payload);
         while !self.stop.load(Ordering::Relaxed) {
             // Nobody may be there.
             drop(self.socket.send(&request));
