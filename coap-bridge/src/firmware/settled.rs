@@ -11,10 +11,10 @@ use super::{Bridge, SHED_CON, SHED_NON};
 use crate::endpoint::{ExchangeId, Response};
 
 /// Non-confirmable pushes are shed when so many pushes wait for their answer.
-pub(super) const WAITING_NON: usize = 4096;
-/// Confirmable pushes are answered 5.03 when so many wait: half of what the endpoint takes, so that
-/// everything else finds room.
-pub(super) const WAITING_CON: usize = 8192;
+pub(super) const WAITING_NON: usize = 8192;
+/// Confirmable pushes are answered 5.03 when so many wait: three quarters of what the endpoint takes, so
+/// that everything else finds room.
+pub(super) const WAITING_CON: usize = 12_288;
 
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
