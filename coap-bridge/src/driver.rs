@@ -259,6 +259,7 @@ impl Doors {
             allowance: self.allowance,
             groups: self.groups,
             inbox: Inbox::new(self.metrics.clone()),
+            datagram: Vec::new(),
             behind: None,
             secure: self.secure,
             bridge: self.bridge,
@@ -292,6 +293,8 @@ struct Driver {
     allowance: Allowance,
     groups: Groups,
     inbox: Inbox,
+    /// The one that is being handled.
+    datagram: Vec<u8>,
     /// Since when the bus is behind.
     behind: Option<Instant>,
     secure: Option<Secure>,
@@ -427,10 +430,10 @@ impl Driver {
         for _ in 0..BATCHES_PER_TURN {
             let pushes = self.wants_pushes(now.mono);
             for _ in 0..BATCH {
-                let Some((from, datagram)) = self.inbox.pop(pushes) else {
+                let Some(from) = self.inbox.pop(pushes, &mut self.datagram) else {
                     return self.transmit();
                 };
-                self.bridge.handle_datagram(from, &datagram, now);
+                self.bridge.handle_datagram(from, &self.datagram, now);
             }
             self.transmit();
         }

@@ -16,27 +16,34 @@ const CAPACITY: usize = 4096;
 /// Bytes of each sort that wait, with the same rule.
 const BYTES: usize = 4 * 1024 * 1024;
 
+/// Datagrams one after another, so that none costs an allocation.
 #[derive(Debug, Default)]
 struct Queue {
-    datagrams: VecDeque<(SocketAddr, Box<[u8]>)>,
-    bytes: usize,
+    /// From whom each is, and how long it is.
+    datagrams: VecDeque<(SocketAddr, usize)>,
+    bytes: VecDeque<u8>,
 }
 
 impl Queue {
     fn push(&mut self, from: SocketAddr, datagram: &[u8]) -> bool {
-        let bytes = self.bytes + datagram.len();
+        let bytes = self.bytes.len() + datagram.len();
         let has_room = self.datagrams.len() < CAPACITY && bytes <= BYTES;
         if has_room {
-            self.bytes = bytes;
-            self.datagrams.push_back((from, datagram.into()));
+            self.bytes.extend(datagram);
+            self.datagrams.push_back((from, datagram.len()));
         }
         has_room
     }
 
-    fn pop(&mut self) -> Option<(SocketAddr, Box<[u8]>)> {
-        let next = self.datagrams.pop_front()?;
-        self.bytes -= next.1.len();
-        Some(next)
+    fn pop(&mut self, into: &mut Vec<u8>) -> Option<SocketAddr> {
+        let (from, len) = self.datagrams.pop_front()?;
+        into.clear();
+        let (first, second) = self.bytes.as_slices();
+        let at = len.min(first.len());
+        into.extend_from_slice(&first[..at]);
+        into.extend_from_slice(&second[..len - at]);
+        self.bytes.drain(..len);
+        Some(from)
     }
 }
 
@@ -72,10 +79,11 @@ impl Inbox {
         }
     }
 
-    /// The datagram whose turn it is; pushes only if they are wanted now.
-    pub(crate) fn pop(&mut self, pushes: bool) -> Option<(SocketAddr, Box<[u8]>)> {
-        let other = self.others.pop();
-        other.or_else(|| if pushes { self.pushes.pop() } else { None })
+    /// Puts the datagram whose turn it is into a buffer, and gives from whom it is; pushes only if they
+    /// are wanted now.
+    pub(crate) fn pop(&mut self, pushes: bool, into: &mut Vec<u8>) -> Option<SocketAddr> {
+        let other = self.others.pop(into);
+        other.or_else(|| if pushes { self.pushes.pop(into) } else { None })
     }
 }
 
@@ -100,13 +108,15 @@ mod tests {
         for _ in 0..10 {
             inbox.push(from(), ALIVE);
         }
+        let mut datagram = Vec::new();
         for _ in 0..10 {
-            assert_eq!(&*inbox.pop(true).unwrap().1, ALIVE);
+            assert_eq!(inbox.pop(true, &mut datagram), Some(from()));
+            assert_eq!(datagram, ALIVE);
         }
-        assert!(!inbox.has_next(false) && inbox.pop(false).is_none());
+        assert!(!inbox.has_next(false) && inbox.pop(false, &mut datagram).is_none());
         let mut pushes = 0;
-        while let Some((_, datagram)) = inbox.pop(true) {
-            assert_eq!(&*datagram, PUSH);
+        while inbox.pop(true, &mut datagram).is_some() {
+            assert_eq!(datagram, PUSH);
             pushes += 1;
         }
         assert!(!inbox.has_next(true));
@@ -122,8 +132,27 @@ mod tests {
         for _ in 0..CAPACITY {
             inbox.push(from(), &long);
         }
-        assert!(inbox.others.bytes <= BYTES);
-        while inbox.pop(true).is_some() {}
-        assert_eq!(inbox.others.bytes, 0);
+        assert!(inbox.others.bytes.len() <= BYTES);
+        let mut datagram = Vec::new();
+        while inbox.pop(true, &mut datagram).is_some() {
+            assert_eq!(datagram, long);
+        }
+        assert!(inbox.others.bytes.is_empty());
+    }
+
+    #[test]
+    fn datagrams_come_out_as_they_went_in_however_often_the_ring_turns() {
+        let (mut inbox, mut datagram) = (Inbox::default(), Vec::new());
+        let sample = |n: usize| vec![n.to_le_bytes()[0]; n % 97];
+        let mut next = 0;
+        for n in 0..10_000 {
+            inbox.push(from(), &sample(n));
+            while next + n % 50 < n {
+                assert!(inbox.pop(true, &mut datagram).is_some());
+                assert_eq!(datagram, sample(next));
+                next += 1;
+            }
+        }
+        assert!(next > 9_000);
     }
 }

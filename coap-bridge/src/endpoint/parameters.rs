@@ -22,7 +22,7 @@ pub const NON_LIFETIME: Duration = Duration::from_secs(145);
 pub const DEFAULT_LEISURE: Duration = Duration::from_secs(5);
 /// A request that is not answered within this time gets an empty acknowledgement, and its response
 /// separately (RFC 7252 section 5.2.2).
-pub const EMPTY_ACK_DELAY: Duration = Duration::from_millis(100);
+pub const EMPTY_ACK_DELAY: Duration = Duration::from_secs(1);
 /// A notification that comes so long after another is newer, whatever its number says
 /// (RFC 7641 section 3.4).
 pub(super) const OBSERVE_REORDER_SPAN: Duration = Duration::from_secs(128);

@@ -41,7 +41,7 @@ impl Question {
     const fn window(self) -> u32 {
         match self {
             Self::Time => 4,
-            Self::Reading => 64,
+            Self::Reading => 192,
         }
     }
 }
