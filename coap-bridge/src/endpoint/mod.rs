@@ -3,7 +3,7 @@
 //!
 //! Two layers: `layer` knows mids, types, duplicates and retransmission; the rest knows tokens,
 //! options, blocks and observations: `client`, `responses` and `observe` what we ask, `server`,
-//! `transfers` and `observers` what we are asked, `group` both. Neither knows a resource.
+//! `exchanges`, `transfers` and `observers` what we are asked, `group` both. Neither knows a resource.
 //!
 //! What it refuses to do: it opens no socket, reads no clock, starts no task; it keeps nothing about
 //! a peer beyond [`Limits`]; it is no proxy.
@@ -12,6 +12,7 @@ mod blocks;
 mod client;
 mod code;
 mod codec;
+mod exchanges;
 mod group;
 mod layer;
 mod message;
@@ -39,6 +40,7 @@ use rand::rngs::StdRng;
 use client::Client;
 pub use client::{RequestError, RequestId};
 pub use code::{Code, Method};
+pub use exchanges::ExchangeId;
 use group::Groups;
 use layer::{MessageLayer, Outcome, Received};
 pub(crate) use message::percent_decoded;
@@ -47,7 +49,6 @@ pub use metrics::Metrics;
 pub use observers::ObserverId;
 use observers::Observers;
 pub use remote::{Remote, SessionId};
-pub use server::ExchangeId;
 use server::{Arrival, Server};
 pub(crate) use timers::Timers;
 

@@ -1,24 +1,19 @@
 //! Requests of peers: what is answered here, what goes up, and how the response goes back.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use super::blocks;
 use super::code::{Code, Method};
 use super::codec::{Message, Token, Type};
+use super::exchanges::{ExchangeId, Exchanges};
 use super::message::{Request, Response};
 use super::metrics::Dropped;
 use super::observers::ObserverId;
 use super::options::{Block, block_size, number};
 use super::parameters::{EMPTY_ACK_DELAY, EXCHANGE_LIFETIME};
 use super::remote::Remote;
-use super::timers::Timers;
 use super::transfers::{Key, Taken, Transfers};
 use super::{Endpoint, Event};
-
-/// Names a request of a peer until it is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ExchangeId(u64);
 
 /// How a request has come.
 #[derive(Debug, Clone, Copy)]
@@ -58,9 +53,7 @@ struct Exchange {
 
 #[derive(Debug)]
 pub(super) struct Server {
-    next: u64,
-    exchanges: HashMap<ExchangeId, Exchange>,
-    deadlines: Timers<ExchangeId>,
+    exchanges: Exchanges<Exchange>,
     pub(super) transfers: Transfers,
     /// Goes into the keys of transfers.
     salt: u64,
@@ -69,16 +62,14 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(salt: u64) -> Self {
         Self {
-            next: 0,
-            exchanges: HashMap::new(),
-            deadlines: Timers::default(),
+            exchanges: Exchanges::new(EMPTY_ACK_DELAY, EXCHANGE_LIFETIME),
             transfers: Transfers::default(),
             salt,
         }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        [self.deadlines.next(), self.transfers.poll_timeout()]
+        [self.exchanges.poll_timeout(), self.transfers.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -131,14 +122,8 @@ impl Endpoint {
             let busy = Response::new(Code::SERVICE_UNAVAILABLE).with_max_age(BUSY_MAX_AGE);
             return self.send_response(exchange, busy, now);
         }
-        let id = ExchangeId(self.server.next);
-        self.server.next += 1;
-        self.server.exchanges.insert(id, exchange);
-        let patience = match exchange.kind {
-            Type::Con => EMPTY_ACK_DELAY,
-            _ => EXCHANGE_LIFETIME,
-        };
-        self.server.deadlines.set(id, now + patience);
+        let is_con = exchange.kind == Type::Con;
+        let id = self.server.exchanges.insert(exchange, is_con, now);
         self.events.push_back(Event::Request {
             exchange: id,
             peer: from,
@@ -269,8 +254,7 @@ impl Endpoint {
     }
 
     fn take_exchange(&mut self, exchange: ExchangeId) -> Option<Exchange> {
-        self.server.deadlines.cancel(&exchange);
-        self.server.exchanges.remove(&exchange)
+        self.server.exchanges.remove(exchange)
     }
 
     fn send_response(&mut self, exchange: Exchange, response: Response, now: Instant) {
@@ -365,19 +349,11 @@ impl Endpoint {
 
     pub(super) fn handle_server_timeout(&mut self, now: Instant) {
         self.server.transfers.handle_timeout(now);
-        while let Some(id) = self.server.deadlines.pop_due(now) {
-            let Some(exchange) = self.server.exchanges.get_mut(&id) else {
-                continue;
-            };
-            if exchange.kind == Type::Con && !exchange.acknowledged {
-                exchange.acknowledged = true;
-                let (peer, mid) = (exchange.peer, exchange.mid);
-                self.layer.acknowledge(peer, mid);
-                self.server.deadlines.set(id, now + EXCHANGE_LIFETIME);
-            } else {
-                // Nobody has answered it, and the peer has stopped waiting.
-                self.server.exchanges.remove(&id);
-            }
+        while let Some(exchange) = self.server.exchanges.pop_soon(now) {
+            exchange.acknowledged = true;
+            self.layer.acknowledge(exchange.peer, exchange.mid);
         }
+        // Nobody has answered these, and the peer has stopped waiting.
+        while self.server.exchanges.pop_late(now).is_some() {}
     }
 }

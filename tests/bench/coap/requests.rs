@@ -41,7 +41,7 @@ impl Question {
     const fn window(self) -> u32 {
         match self {
             Self::Time => 4,
-            Self::Reading => 192,
+            Self::Reading => 128,
         }
     }
 }
@@ -312,7 +312,7 @@ pub(crate) fn requests(
         "load",
     ];
     table(
-        "CoAP requests a second, closed loop, 32 nodes with 4 each, and with 64 each to the bridge",
+        "CoAP requests a second, closed loop, 32 nodes with 4 each, and with 128 each to the bridge",
         &headings,
         &rows.collect::<Vec<_>>(),
     );

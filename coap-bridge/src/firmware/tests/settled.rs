@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::bench::{Bench, addr};
 use crate::endpoint::Code;
+use crate::endpoint::parameters::EMPTY_ACK_DELAY;
 use crate::firmware::settled::{WAITING_CON, WAITING_NON};
 use crate::metrics::Refused;
 
@@ -61,7 +62,7 @@ fn a_push_is_answered_when_it_can_not_be_lost_and_duplicates_change_nothing() {
 fn what_takes_long_is_acknowledged_first_and_answered_by_itself() {
     let mut bench = slow();
     bench.datagram(SOURCE, PUSH);
-    bench.wait(Duration::from_millis(150));
+    bench.wait(EMPTY_ACK_DELAY);
     assert_eq!(answers(&mut bench), [&b"\x60\x00\x77\x01"[..]]);
     assert_eq!(bench.datagram(SOURCE, PUSH), [&b"\x60\x00\x77\x01"[..]]);
     catch_up(&mut bench);
