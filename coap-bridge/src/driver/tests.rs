@@ -1,6 +1,6 @@
 //! The bridge over real UDP, without a bus.
 
-use std::net::SocketAddrV6;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -8,6 +8,8 @@ use bus::bridge::registry::Registry;
 use bus::bridge::{Order, Report, Sample, Uid};
 use bus::session::Message;
 use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
