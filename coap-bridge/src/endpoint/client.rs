@@ -406,13 +406,24 @@ impl Endpoint {
                 result,
                 observed,
             });
-        } else if let Ok(response) = result {
-            self.events.push_back(Event::Notification {
-                id,
-                peer,
-                last: !response.code.is_success(),
-                response,
-            });
+            return;
+        }
+        match result {
+            Ok(response) if response.code.is_success() => {
+                self.events.push_back(Event::Notification {
+                    id,
+                    peer,
+                    last: false,
+                    response,
+                });
+            }
+            // The rest of a notification's body could not be had. That is no notification, and ends
+            // nothing; a newer one comes, or the observation is renewed.
+            Ok(_) => self
+                .layer
+                .metrics
+                .failed(RequestError::BrokenBlocks.label()),
+            Err(_) => {}
         }
     }
 }

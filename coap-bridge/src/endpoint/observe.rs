@@ -76,13 +76,14 @@ impl Endpoint {
         now: Instant,
     ) -> Result<(), RequestError> {
         let tokens = self.client.tokens.get(&id).into_iter().flatten();
+        // The registration itself may not have ended: the rest of a long body comes under another token.
+        if (tokens.clone()).any(|token| self.client.requests.contains_key(token)) {
+            return Err(RequestError::Busy);
+        }
         let found = tokens
             .copied()
             .find_map(|token| Some((token, self.client.observations.get(&token)?)));
         let (token, observation) = found.ok_or(RequestError::Busy)?;
-        if self.client.requests.contains_key(&token) {
-            return Err(RequestError::Busy);
-        }
         let outgoing = Outgoing {
             id,
             peer: observation.peer,

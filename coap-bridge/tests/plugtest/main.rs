@@ -64,7 +64,7 @@ impl Ours {
     fn start() -> Self {
         Self::with(server::Settings {
             change_every: Duration::from_millis(300),
-            separate_after: Duration::from_millis(500),
+            separate_after: Duration::from_millis(1500),
             ack_timeout: Duration::from_millis(300),
         })
     }
