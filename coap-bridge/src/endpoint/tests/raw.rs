@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -37,26 +38,31 @@ impl Peer {
             .handle_datagram(self.addr, &message.encode(), self.now);
     }
 
+    /// Answers a request with `serve`.
+    pub(super) fn answer(&mut self, request: &[u8], serve: impl FnOnce(&Request) -> Response) {
+        let asked = Message::decode(request).unwrap();
+        self.token = asked.token.as_bytes().to_vec();
+        let response = serve(&Request {
+            method: Method::from_code(asked.code).unwrap(),
+            confirmable: asked.kind == Type::Con,
+            options: asked.options,
+            payload: asked.payload,
+        });
+        self.send(&Message {
+            kind: Type::Ack,
+            code: response.code,
+            mid: asked.mid,
+            token: asked.token,
+            options: response.options,
+            payload: response.payload,
+        });
+    }
+
     /// Answers every request with `serve` until an event comes.
     #[track_caller]
     pub(super) fn event(&mut self, mut serve: impl FnMut(&Request) -> Response) -> Event {
-        while let Some(transmit) = self.endpoint.poll_transmit() {
-            let asked = Message::decode(&transmit.bytes).unwrap();
-            self.token = asked.token.as_bytes().to_vec();
-            let response = serve(&Request {
-                method: Method::from_code(asked.code).unwrap(),
-                confirmable: asked.kind == Type::Con,
-                options: asked.options,
-                payload: asked.payload,
-            });
-            self.send(&Message {
-                kind: Type::Ack,
-                code: response.code,
-                mid: asked.mid,
-                token: asked.token,
-                options: response.options,
-                payload: response.payload,
-            });
+        while let Some(request) = self.asked() {
+            self.answer(&request, &mut serve);
         }
         self.endpoint.poll_event().unwrap()
     }
@@ -72,9 +78,17 @@ impl Peer {
             options: response.options.clone(),
             payload: response.payload.clone(),
         });
-        while let Some(transmit) = self.endpoint.poll_transmit() {
-            let answer = Message::decode(&transmit.bytes).unwrap();
-            self.reset += u32::from(answer.kind == Type::Rst);
+    }
+
+    /// The next request; Resets that come before it are counted.
+    pub(super) fn asked(&mut self) -> Option<Bytes> {
+        loop {
+            let bytes = self.endpoint.poll_transmit()?.bytes;
+            let message = Message::decode(&bytes).unwrap();
+            self.reset += u32::from(message.kind == Type::Rst);
+            if message.kind == Type::Con {
+                return Some(bytes);
+            }
         }
     }
 }

@@ -232,11 +232,11 @@ fn a_resource_is_observed_until_it_is_cancelled() {
         [(Bytes::from("23"), false)],
         "22 is older"
     );
-    assert_eq!(peer.reset, 0);
+    assert_eq!((peer.asked(), peer.reset), (None, 0));
     peer.endpoint.cancel(id, peer.now);
     peer.notify(&token, &notification(13, "24"));
     assert!(values(&mut peer).is_empty());
-    assert_eq!(peer.reset, 1, "the peer is told");
+    assert_eq!((peer.asked(), peer.reset), (None, 1), "the peer is told");
 }
 
 #[test]
@@ -328,8 +328,84 @@ fn a_renewal_that_fails_ends_the_observation() {
     let token = peer.token.clone();
     peer.notify(&token, &Response::content(format::TEXT, "2"));
     assert_eq!(peer.endpoint.poll_event(), None);
+    while peer.asked().is_some() {}
     assert_eq!(
         peer.reset, 1,
         "the node is told that nobody listens any more"
     );
+}
+
+/// Of an observed representation, the first of two blocks to a request that begins or renews the
+/// observation, and the second to one for that.
+fn in_two_blocks(request: &Request) -> Response {
+    let num = request.options.uint(number::BLOCK2).unwrap_or(0) >> 4;
+    let half = body(32).split_off(16 * usize::from(num != 0));
+    let mut response = Response::content(format::TEXT, half.slice(..16)).with_max_age(1);
+    let more = num == 0;
+    let block = Block { num, more, szx: 0 };
+    block.write(&mut response.options, number::BLOCK2);
+    if more {
+        response.options.add_uint(number::OBSERVE, 1);
+    }
+    response
+}
+
+#[test]
+fn nothing_is_renewed_before_the_rest_of_the_first_representation_has_come() {
+    let mut peer = super::raw::Peer::new(Limits::default());
+    let request = Request::new(Method::Get, "log");
+    let id = peer
+        .endpoint
+        .observe(peer.addr, request, MAX_TRANSMIT_WAIT, peer.now)
+        .unwrap();
+    let register = peer.asked().unwrap();
+    peer.answer(&register, in_two_blocks);
+    let rest = peer.asked().unwrap();
+    // Max-Age is long over; each time the same is asked again.
+    let end = peer.now + Duration::from_secs(40);
+    while let Some(at) = peer.endpoint.poll_timeout().filter(|at| *at < end) {
+        peer.now = at;
+        peer.endpoint.handle_timeout(at);
+        while let Some(again) = peer.asked() {
+            assert_eq!(again, rest);
+        }
+    }
+    let renewed = peer.endpoint.renew(id, MAX_TRANSMIT_WAIT, peer.now);
+    assert_eq!(renewed, Err(RequestError::Busy));
+    peer.answer(&rest, in_two_blocks);
+    let event = peer.endpoint.poll_event();
+    assert!(matches!(
+        event,
+        Some(Event::Response { result: Ok(ref whole), observed: true, .. }) if whole.payload == body(32)
+    ));
+    let next = (peer.endpoint.poll_event(), peer.asked());
+    assert_eq!(next, (None, None), "it ends once: no renewal is on its way");
+}
+
+#[test]
+fn a_notification_whose_rest_is_gone_does_not_end_the_observation() {
+    let mut peer = super::raw::Peer::new(Limits::default());
+    let request = Request::new(Method::Get, "log");
+    peer.endpoint
+        .observe(peer.addr, request.clone(), MAX_TRANSMIT_WAIT, peer.now)
+        .unwrap();
+    let register = peer.asked().unwrap();
+    peer.answer(&register, in_two_blocks);
+    let token = peer.token.clone();
+    peer.event(in_two_blocks);
+    let notification = |sequence| {
+        let mut response = in_two_blocks(&request);
+        response.options.set_uint(number::OBSERVE, sequence);
+        response
+    };
+    peer.notify(&token, &notification(2));
+    let rest = peer.asked().unwrap();
+    peer.answer(&rest, |_| Response::new(Code::NOT_FOUND));
+    assert_eq!(peer.endpoint.poll_event(), None);
+    peer.notify(&token, &notification(3));
+    let event = peer.event(in_two_blocks);
+    assert!(matches!(
+        event,
+        Event::Notification { response, last: false, .. } if response.payload == body(32)
+    ));
 }
