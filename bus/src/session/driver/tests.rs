@@ -169,13 +169,17 @@ async fn what_was_not_acknowledged_comes_again_in_order() {
 async fn what_is_published_after_a_pause_leaves_at_once() {
     let mut rig = Rig::start(&[]).await;
     let mut peer = rig.connect().await;
-    for n in 0..3 {
-        let ticket = rig.publish(n..n + 1);
-        let (id, number) = peer.publication().await;
-        assert_eq!(number, n);
-        peer.ack(id).await;
-        soon(rig.session.done(ticket)).await;
-    }
+    // All of them within the time in which one would leave by itself, with the next deadline.
+    let all = async {
+        for n in 0..5 {
+            let ticket = rig.publish(n..n + 1);
+            let (id, number) = peer.publication().await;
+            assert_eq!(number, n);
+            peer.ack(id).await;
+            rig.session.done(ticket).await;
+        }
+    };
+    soon(all).await;
 }
 
 #[tokio::test]
